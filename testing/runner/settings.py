@@ -1,0 +1,48 @@
+"""How pytest and hypothesis behave in every run of this repo, under Bazel or not."""
+
+import importlib.util
+import os
+import tempfile
+
+import pytest
+
+from testing.runner.target import HARDWARE, TIERS
+
+# Every warning is an error. Each exception says whose warning it is and why we cannot mend it.
+WARNING_FILTERS = ("error",)
+
+MARKERS = (
+    *(f"{tier}: tier, set from the trainer_test declaration" for tier in TIERS),
+    *(f"{hardware}: hardware, set from the trainer_test declaration" for hardware in HARDWARE),
+    "multi_gpu: needs two GPUs or more, set from the trainer_test declaration",
+    "world_size(n): ranks of this test; on accelerators it needs as many devices",
+)
+
+
+def configure(config: pytest.Config) -> None:
+    """Applies the settings to a pytest run."""
+    for line in WARNING_FILTERS:
+        config.addinivalue_line("filterwarnings", line)
+    for line in MARKERS:
+        config.addinivalue_line("markers", line)
+    _make_hypothesis_deterministic()
+
+
+def _make_hypothesis_deterministic() -> None:
+    """The same examples in each run, nothing kept between runs, no limit on a loaded machine's time per example."""
+    if importlib.util.find_spec("hypothesis") is None:
+        return
+    os.environ.setdefault(
+        "HYPOTHESIS_STORAGE_DIRECTORY", os.path.join(tempfile.gettempdir(), f"hypothesis-{os.getuid()}")
+    )
+    import hypothesis
+
+    hypothesis.settings.register_profile(
+        "trainyard",
+        database=None,
+        deadline=None,
+        derandomize=True,
+        print_blob=True,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+    hypothesis.settings.load_profile("trainyard")
