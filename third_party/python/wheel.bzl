@@ -1,0 +1,71 @@
+"""One locked wheel as a repository: a py_library whose content is ONE source directory.
+
+A test that needs torch then stages one link, not 12,000 files; docs/python_packages.md has the measurements.
+"""
+
+load(":interpreter.bzl", "find_python")
+
+_BUILD = """\
+load("@rules_python//python:defs.bzl", "py_library")
+
+package(default_visibility = ["//visibility:public"])
+
+py_library(
+    name = "pkg",
+    # Bazel does not look into a source directory; the stamp (locked line, interpreter, digest of what was installed) is
+    # what makes dependents run again.
+    data = [
+        "site-packages",
+        "stamp.txt",
+    ],
+    imports = ["site-packages"],
+    tags = {tags},
+    deps = {deps},
+)
+"""
+
+def _wheel_impl(rctx):
+    uv = rctx.os.environ.get("TRAINYARD_UV") or rctx.which("uv")
+    if not uv:
+        fail("uv, which installs the locked wheels, is not here: start Bazel through ./bazelw, or put uv on PATH")
+    python = find_python(rctx, rctx.attr.python_version)
+    rctx.file("requirement.txt", rctx.attr.requirement + "\n", executable = False)
+    command = [uv, "pip", "install", "--quiet", "--no-config", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+
+    # Hashes are locked, so it is safe to take a file from whichever of the configured indexes has it.
+    command += ["--index-strategy=unsafe-best-match", "--python", python.path]
+    command += ["--target=site-packages", "--requirement=requirement.txt"]
+    result = rctx.execute(command, timeout = 1800, quiet = True)
+    if result.return_code and "+cpu" in rctx.attr.version:
+        # CPU builds of torch have an index of their own, which uv knows.
+        result = rctx.execute(command + ["--torch-backend=cpu"], timeout = 1800, quiet = True)
+    if result.return_code:
+        fail("cannot install {} (third_party/python): {}{}\n{}".format(
+            rctx.attr.requirement.partition(" ")[0],
+            result.stdout,
+            result.stderr,
+            "The file that the registry gives is not the locked one; nothing of it is used. If the new one is right: ./bazelw run //third_party/python:lock" if "ash mismatch" in result.stderr else "Check the network and the machine's pip or uv configuration, then run again.",
+        ))
+    finish = rctx.execute(
+        [python.path, "-IS", rctx.path(rctx.attr._finish), "site-packages", "stamp.txt", rctx.attr.requirement],
+        timeout = 1800,
+        quiet = True,
+    )
+    if finish.return_code:
+        fail("cannot prepare {}: {}{}".format(rctx.attr.requirement.partition(" ")[0], finish.stdout, finish.stderr))
+    rctx.file("BUILD.bazel", _BUILD.format(
+        deps = repr(rctx.attr.deps),
+        tags = repr(["wheel={}=={}".format(rctx.attr.dist, rctx.attr.version)]),
+    ))
+
+wheel = repository_rule(
+    implementation = _wheel_impl,
+    attrs = {
+        "deps": attr.string_list(doc = "Labels of the hub."),
+        "dist": attr.string(),
+        "python_version": attr.string(),
+        "requirement": attr.string(doc = "The locked line with its hashes."),
+        "version": attr.string(),
+        "_finish": attr.label(default = "//third_party/python:finish_wheel.py"),
+    },
+)
