@@ -25,7 +25,7 @@ python = module_extension(
     },
 )
 
-def _make_hub(mctx, name, tags, unavailable, bases):
+def _make_hub(mctx, name, tags, edges, unavailable, bases):
     """Declares the wheels of a hub's locks and the hub; returns {dist: requirement} of its CPU lock."""
     branches = {}
     requirements = {}
@@ -37,7 +37,7 @@ def _make_hub(mctx, name, tags, unavailable, bases):
                 requirements[dist] = row.requirement
             if dist in base:
                 if base[dist].partition(" ")[0] != row.requirement.partition(" ")[0]:
-                    fail("{}: {} differs from {} of @{}: both would be imported; update the lock: ./bazelw run //third_party/python:lock".format(
+                    fail("{}: {} differs from {} of @{}: both would be imported; update the lock: ./bazelw run //tools/bazel:lock".format(
                         tag.lock,
                         row.requirement.partition(" ")[0],
                         base[dist].partition(" ")[0],
@@ -49,7 +49,7 @@ def _make_hub(mctx, name, tags, unavailable, bases):
                 label = "@{}//:pkg".format(repository)
                 wheel(
                     name = repository,
-                    deps = ["@{}//{}".format(name, dep) for dep in row.deps],
+                    deps = ["@{}//{}".format(name, dep) for dep in sorted(row.deps + edges.get(dist, []))],
                     dist = row.name,
                     python_version = tag.python_version,
                     requirement = row.requirement,
@@ -66,19 +66,30 @@ def _make_hub(mctx, name, tags, unavailable, bases):
 
 def _pip_impl(mctx):
     hubs = {}
+    edges = {}
     unavailable = {}
     for module in mctx.modules:
         for tag in module.tags.lock:
             hubs.setdefault(tag.hub, []).append(tag)
+        for tag in module.tags.edge:
+            edges.setdefault(tag.hub, {}).setdefault(tag.dist, []).append(tag.dep)
         for tag in module.tags.unavailable:
             unavailable.setdefault(tag.hub, {})[tag.accelerator] = tag.reason
     bases = {}
     for name, tags in hubs.items():
-        bases[name] = _make_hub(mctx, name, tags, unavailable.get(name, {}), bases)
+        bases[name] = _make_hub(mctx, name, tags, edges.get(name, {}), unavailable.get(name, {}), bases)
 
 pip = module_extension(
     implementation = _pip_impl,
     tag_classes = {
+        "edge": tag_class(
+            attrs = {
+                "dep": attr.string(mandatory = True),
+                "dist": attr.string(mandatory = True),
+                "hub": attr.string(mandatory = True),
+            },
+            doc = "A dependency that `dist` has and does not declare.",
+        ),
         "lock": tag_class(
             attrs = {
                 "accelerator": attr.string(default = "cpu", doc = "cpu, or a config_setting of //tools/platforms."),

@@ -28,7 +28,7 @@ def parse_lock(text, where):
             requirement = line.partition(";")[0].strip()
             name, pin, version = requirement.partition("==")
             if not pin:
-                fail("{}: {!r} pins no version; update the lock: ./bazelw run //third_party/python:lock".format(where, line))
+                fail("{}: {!r} pins no version; update the lock: ./bazelw run //tools/bazel:lock".format(where, line))
             current = normalize(name)
             rows[current] = {"hashes": [], "name": name.strip(), "requirement": requirement, "version": version.strip()}
             users[current] = []
@@ -41,7 +41,7 @@ def parse_lock(text, where):
 
     for name, row in rows.items():
         if not row["hashes"]:
-            fail("{}: {} has no hash; update the lock: ./bazelw run //third_party/python:lock".format(where, name))
+            fail("{}: {} has no hash; update the lock: ./bazelw run //tools/bazel:lock".format(where, name))
     return {
         name: struct(
             name = row["name"],

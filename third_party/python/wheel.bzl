@@ -29,7 +29,9 @@ def _wheel_impl(rctx):
     if not uv:
         fail("uv, which installs the locked wheels, is not here: start Bazel through ./bazelw, or put uv on PATH")
     python = find_python(rctx, rctx.attr.python_version)
-    rctx.file("requirement.txt", rctx.attr.requirement + "\n", executable = False)
+
+    # `==2.13.0` also matches a 2.13.0+cpu that some index holds; `===` does not.
+    rctx.file("requirement.txt", rctx.attr.requirement.replace("==", "===", 1) + "\n", executable = False)
     command = [uv, "pip", "install", "--quiet", "--no-config", "--no-deps", "--only-binary=:all:", "--require-hashes"]
 
     # Hashes are locked, so it is safe to take a file from whichever of the configured indexes has it.
@@ -44,7 +46,7 @@ def _wheel_impl(rctx):
             rctx.attr.requirement.partition(" ")[0],
             result.stdout,
             result.stderr,
-            "The file that the registry gives is not the locked one; nothing of it is used. If the new one is right: ./bazelw run //third_party/python:lock" if "ash mismatch" in result.stderr else "Check the network and the machine's pip or uv configuration, then run again.",
+            "The file that the registry gives is not the locked one; nothing of it is used. If the new one is right: ./bazelw run //tools/bazel:lock" if "ash mismatch" in result.stderr else "Check the network and the machine's pip or uv configuration, then run again.",
         ))
     finish = rctx.execute(
         [python.path, "-IS", rctx.path(rctx.attr._finish), "site-packages", "stamp.txt", rctx.attr.requirement],

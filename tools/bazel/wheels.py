@@ -28,7 +28,7 @@ def requirement(name: str, lock: str) -> str:
             while end < len(lines) and lines[end].lstrip().startswith("--hash="):
                 end += 1
             return "\n".join(lines[begin:end]) + "\n"
-    raise SetupError(f"{LOCK} does not pin {name}: run `./bazelw run //third_party/python:lock` where Bazel works")
+    raise SetupError(f"{LOCK} does not pin {name}: run `./bazelw run //tools/bazel:lock` where Bazel works")
 
 
 def host_pip() -> list[str] | None:
