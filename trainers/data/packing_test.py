@@ -1,0 +1,246 @@
+import itertools
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainers.data import packing
+from trainers.data.packing import DUMMY, STRATEGIES, Packing, min_steps, pack
+
+LIMIT = 64
+batches = st.lists(st.integers(1, LIMIT), max_size=60)
+ranks = st.integers(1, 6)
+
+
+def cost(strategy: str, members: list[int], lengths: list[int]) -> int:
+    own = [lengths[index] for index in members if index != DUMMY]
+    if not own:
+        return 0
+    return len(own) * max(own) if strategy == "padded" else sum(own)
+
+
+def tokens_of_slowest_ranks(packed: Packing, lengths: list[int]) -> int:
+    return sum(max(cost("", members, lengths) for members in step) for step in zip(*packed.minibatches, strict=True))
+
+
+def fewest_steps(lengths: list[int], limit: int, num_ranks: int) -> int:
+    """By trying every partition of the samples into bins."""
+
+    def fewest_bins(rest: tuple[int, ...], bins: tuple[int, ...]) -> int:
+        if not rest:
+            return len(bins)
+        found = fewest_bins(rest[1:], (*bins, rest[0]))
+        for at, load in enumerate(bins):
+            if load + rest[0] <= limit:
+                found = min(found, fewest_bins(rest[1:], (*bins[:at], load + rest[0], *bins[at + 1 :])))
+        return found
+
+    return -(-fewest_bins(tuple(lengths), ()) // num_ranks)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+class TestEveryStrategy:
+    @given(lengths=batches, num_ranks=ranks)
+    def test_every_sample_once_under_the_limit_and_as_many_steps_on_every_rank(self, strategy, lengths, num_ranks):
+        packed = pack(lengths, LIMIT, num_ranks, strategy)
+        assert len(packed.minibatches) == num_ranks
+        assert {len(steps) for steps in packed.minibatches} == {packed.num_steps}
+        minibatches = list(itertools.chain.from_iterable(packed.minibatches))
+        assert all(members == [DUMMY] or (members and DUMMY not in members) for members in minibatches)
+        indices = Counter(index for members in minibatches for index in members if index != DUMMY)
+        assert indices == Counter(range(len(lengths)))
+        assert all(cost(strategy, members, lengths) <= LIMIT for members in minibatches)
+
+    @given(lengths=batches, num_ranks=ranks)
+    def test_no_step_of_dummies_alone(self, strategy, lengths, num_ranks):
+        steps = zip(*pack(lengths, LIMIT, num_ranks, strategy).minibatches, strict=True)
+        assert all(any(members != [DUMMY] for members in step) for step in steps)
+
+    @given(lengths=batches, num_ranks=ranks)
+    def test_list_and_array_pack_alike(self, strategy, lengths, num_ranks):
+        as_array = pack(np.array(lengths, dtype=np.int32), LIMIT, num_ranks, strategy)
+        assert as_array == pack(lengths, LIMIT, num_ranks, strategy)
+
+    @given(lengths=st.lists(st.integers(1, 2 * LIMIT), max_size=40), num_ranks=ranks)
+    def test_drop_leaves_out_exactly_the_samples_above_the_limit(self, strategy, lengths, num_ranks):
+        packed = pack(lengths, LIMIT, num_ranks, strategy, oversize="drop")
+        assert packed.dropped == [index for index, length in enumerate(lengths) if length > LIMIT]
+        kept = {index for steps in packed.minibatches for members in steps for index in members} - {DUMMY}
+        assert kept == set(range(len(lengths))) - set(packed.dropped)
+
+    @pytest.mark.parametrize("oversize", ["error", "drop"])
+    def test_no_samples_are_no_steps(self, strategy, oversize):
+        assert pack([], LIMIT, 3, strategy, oversize) == Packing([[], [], []], [])
+
+    def test_every_sample_dropped_is_no_steps(self, strategy):
+        assert pack([65, 70], LIMIT, 2, strategy, "drop") == Packing([[], []], [0, 1])
+
+    def test_a_sample_at_the_limit_fits(self, strategy):
+        assert pack([LIMIT], LIMIT, 2, strategy).minibatches == [[[0]], [[DUMMY]]]
+
+    def test_a_sample_above_the_limit_is_named(self, strategy):
+        with pytest.raises(
+            ValueError,
+            match=r"sample 1 has 65 tokens, above max_tokens_per_rank=64 \(2 of 4 samples are\): raise the limit to at "
+            r"least 99, truncate the samples, or leave them out with oversize='drop'",
+        ):
+            pack([3, 65, 64, 99], LIMIT, 2, strategy)
+
+
+class TestBestFit:
+    @given(lengths=batches, num_ranks=ranks)
+    def test_never_more_steps_than_the_others(self, lengths, num_ranks):
+        steps = {strategy: pack(lengths, LIMIT, num_ranks, strategy).num_steps for strategy in STRATEGIES}
+        assert steps["best_fit"] == min(steps.values())
+
+    @given(lengths=batches, num_ranks=ranks)
+    def test_with_equal_steps_the_slowest_ranks_take_no_longer_than_with_lpt(self, lengths, num_ranks):
+        ours, lpt = (pack(lengths, LIMIT, num_ranks, strategy) for strategy in ("best_fit", "lpt"))
+        if ours.num_steps == lpt.num_steps:
+            assert tokens_of_slowest_ranks(ours, lengths) <= tokens_of_slowest_ranks(lpt, lengths)
+
+    def test_reaches_the_bound_where_lpt_needs_more(self):
+        lengths = [70, 60, 30, 20, 20]  # 70 + 30 and 60 + 20 + 20
+        assert min_steps(lengths, 100, 2) == 1
+        assert pack(lengths, 100, 2, "lpt").num_steps == 2
+        assert pack(lengths, 100, 2).minibatches == [[[0, 2]], [[1, 3, 4]]]
+
+    def test_fills_bins_exactly_where_best_fit_decreasing_does_not(self):
+        lengths = [50, 40, 40, 30, 20, 20]  # best fit pairs 50 + 40, then nothing closes the gap
+        assert len(packing._best_fit_bins(list(range(6)), lengths, 100)) == 3
+        ours = pack(lengths, 100, 1)
+        assert [cost("", members, lengths) for members in ours.minibatches[0]] == [100, 100]
+
+    def test_takes_the_input_order_if_that_happens_to_be_better(self):
+        lengths = [27, 28, 38, 35, 25, 38, 40, 24, 30, 43, 48]
+        order = sorted(range(11), key=lambda index: -lengths[index])
+        assert len(packing._best_fit_bins(order, lengths, 100)) == 5
+        assert len(packing._subset_sum_bins(order, lengths, 100)) == 5
+        assert pack(lengths, 100, 1).num_steps == 4
+
+    def test_evens_out_the_last_step(self):
+        lengths = [70, 60, 50, 50, 40, 40, 20]
+        assert pack(lengths, 100, 2, "lpt").num_steps == 3
+        # Best fit alone leaves 70 + 20 beside 40 in the second step.
+        assert pack(lengths, 100, 2).minibatches == [[[1, 4], [0]], [[2, 3], [5, 6]]]
+
+    def test_spreads_the_samples_of_a_step_over_all_ranks(self):
+        packed = pack([10, 10, 10, 10], 100, 4)
+        assert packed.minibatches == [[[0]], [[1]], [[2]], [[3]]]
+
+    @pytest.mark.parametrize("num_ranks", [1, 4, 8])
+    def test_realistic_batches_reach_the_bound(self, num_ranks):
+        rng = np.random.default_rng(0)
+        for _ in range(20):
+            lengths = np.minimum(rng.lognormal(6.3, 0.9, size=256).astype(int) + 1, 4096)
+            assert pack(lengths, 4096, num_ranks).num_steps == min_steps(lengths, 4096, num_ranks)
+
+
+class TestMinSteps:
+    @given(lengths=st.lists(st.integers(1, 20), max_size=7), num_ranks=st.integers(1, 3))
+    def test_never_above_what_is_possible(self, lengths, num_ranks):
+        assert min_steps(lengths, 20, num_ranks) <= fewest_steps(lengths, 20, num_ranks)
+
+    @given(lengths=batches, num_ranks=ranks)
+    def test_at_least_the_tokens_over_the_room_of_a_step(self, lengths, num_ranks):
+        assert min_steps(lengths, LIMIT, num_ranks) >= -(-sum(lengths) // (LIMIT * num_ranks))
+
+    @pytest.mark.parametrize(
+        ("lengths", "expected"),
+        [
+            ([], 0),
+            ([20], 1),
+            ([11, 11, 11], 3),  # 33 tokens fit in 2 bins, but no two of them fit in one
+            ([10, 10, 10], 2),
+            ([15, 15, 6, 6], 3),  # 42 tokens; the sixes fit beside neither fifteen
+            ([14, 14, 6, 6], 2),
+            ([20, 20, 1], 3),
+        ],
+    )
+    def test_exact_values(self, lengths, expected):
+        assert min_steps(lengths, 20, 1) == expected
+        assert min_steps(lengths, 20, 2) == -(-expected // 2)
+
+
+class TestLeastLoaded:
+    def test_greedy_takes_the_input_order_and_the_lowest_rank_on_ties(self):
+        # Loads after each sample: 3|0, 3|5, 5|5, 9|5, 9|10, 10|10; the last one closes the step.
+        assert pack([3, 5, 2, 4, 5, 1, 6], 10, 2, "greedy").minibatches == [[[0, 2, 3, 5], [6]], [[1, 4], [DUMMY]]]
+
+    def test_lpt_takes_the_longest_first(self):
+        # Loads: 7|0, 7|6, 7|11, 11|11; then 3|0, 3|2, 3|3.
+        assert pack([1, 2, 3, 4, 5, 6, 7], 11, 2, "lpt").minibatches == [[[6, 3], [2]], [[5, 4], [1, 0]]]
+
+    def test_lpt_keeps_the_input_order_among_equals(self):
+        assert pack([5, 5, 5, 5], 10, 2, "lpt").minibatches == [[[0, 2]], [[1, 3]]]
+
+
+class TestPadded:
+    def test_cuts_descending_runs_by_padded_cost(self):
+        # Longest 10: two of them fill 20. Then 6 x 3 = 18, then 2 and 1.
+        packed = pack([10, 10, 6, 6, 5, 2, 1], 20, 1, "padded")
+        assert packed.minibatches == [[[0, 1], [2, 3, 4], [5, 6]]]
+
+    def test_uses_every_rank_instead_of_filling_the_first(self):
+        assert pack([4, 4, 4, 4], 100, 4, "padded").minibatches == [[[0]], [[1]], [[2]], [[3]]]
+
+    @given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=5), num_ranks=st.integers(1, 3))
+    def test_as_few_steps_as_possible_and_the_smallest_largest_bin(self, lengths, num_ranks):
+        packed = pack(lengths, 20, num_ranks, "padded")
+        possible = []
+        for assignment in itertools.product(range(len(lengths)), repeat=len(lengths)):
+            bins = [[i for i, b in enumerate(assignment) if b == a] for a in set(assignment)]
+            largest = max(cost("padded", members, lengths) for members in bins)
+            if largest <= 20:
+                possible.append((-(-len(bins) // num_ranks), largest))
+        ours = max(cost("padded", members, lengths) for steps in packed.minibatches for members in steps)
+        assert (packed.num_steps, ours) == min(possible)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (([1, 0], 8, 1), "sample 1 has length 0: every sample needs at least one token"),
+            (([1, -3], 8, 1), "sample 1 has length -3"),
+            (([1.5], 8, 1), "one integer per sample, got shape .1,. of float64"),
+            (([[1, 2]], 8, 1), "one integer per sample"),
+            (([1], 0, 1), "max_tokens_per_rank must be an integer >= 1, got 0"),
+            (([1], 8.0, 1), "max_tokens_per_rank must be an integer >= 1, got 8.0"),
+            (([1], 8, 0), "num_ranks must be an integer >= 1, got 0"),
+            (([1], 8, True), "num_ranks must be an integer >= 1, got True"),
+            (([1], 8, 1, "ffd"), "strategy 'ffd' is unknown: choose one of best_fit, lpt, greedy, padded"),
+            (([1], 8, 1, "lpt", "ignore"), "oversize='ignore' is unknown: choose one of error, drop"),
+        ],
+    )
+    def test_is_named(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            pack(*arguments)
+
+
+def test_other_processes_pack_alike():
+    """Another hash seed, another process: what ranks rely on when they do not communicate."""
+    program = (
+        "import numpy as np\n"
+        "from trainers.data.packing import STRATEGIES, pack\n"
+        "lengths = np.random.default_rng(7).integers(1, 500, size=400)\n"
+        "print([pack(lengths, 1000, 3, strategy).minibatches for strategy in STRATEGIES])\n"
+    )
+    root = str(Path(packing.__file__).parents[2])
+    results = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join([root, *sys.path])},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    lengths = np.random.default_rng(7).integers(1, 500, size=400)
+    assert results == {f"{[pack(lengths, 1000, 3, strategy).minibatches for strategy in STRATEGIES]}\n"}
