@@ -33,7 +33,8 @@ def gives(program: str, version: str, timeout_s: float = 120) -> bool:
 def provide(version: str) -> str | None:
     """A bazelisk from npm that can download Bazel `version`; None where npm or Bazel's releases are out of reach."""
     npm = shutil.which("npm")
-    if npm is None:
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine())
+    if npm is None or machine is None:
         return None
 
     def build(folder: Path) -> None:
@@ -48,16 +49,14 @@ def provide(version: str) -> str | None:
         if digest != _INTEGRITY:
             raise SetupError(f"{archive.name} from npm has {digest}, expected {_INTEGRITY}; nothing of it is used")
         with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
+            content = tar.extractfile(f"package/bazelisk-{platform.system().lower()}_{machine}")
+            (folder / "bazelisk").write_bytes(content.read() if content else b"")
+        (folder / "bazelisk").chmod(0o755)
         archive.unlink()
 
-    folder = store.ensure(f"bazelisk-{_VERSION}", build, needs_mb=100)
-    system = platform.system().lower()
-    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-    program = folder / f"package/bazelisk-{system}_{machine}"
+    program = store.ensure(f"bazelisk-{_VERSION}", build, needs_mb=100) / "bazelisk"
     if not program.exists():
         return None
-    program.chmod(0o755)
     with step(f"asking bazelisk for Bazel {version}"):
         downloaded = gives(str(program), version)
     if not downloaded:
