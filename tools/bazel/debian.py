@@ -31,8 +31,9 @@ def _run(command: list[str], environ: dict[str, str], doing: str, cwd: Path | No
     result = subprocess.run(command, env=environ, cwd=cwd, capture_output=True, text=True, check=False)
     if result.returncode:
         errors = [line for line in result.stderr.splitlines() if line.startswith(("E:", "Err:", "dpkg"))]
+        more = [f"... and {len(errors) - 3} more"] if len(errors) > 3 else []
         raise SetupError(
-            f"{doing} failed: {' '.join(command[:2])} said\n" + ("\n".join(errors) or result.stderr) + "\n"
+            f"{doing} failed: {' '.join(command[:2])} said\n" + ("\n".join(errors[:3] + more) or result.stderr) + "\n"
             "Nothing half-fetched is used. Check the mirror named in the machine's apt sources, then run again; "
             "what has come so far is kept"
         )
