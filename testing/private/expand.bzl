@@ -165,7 +165,8 @@ def _variant(package, name, srcs, tier, hardware, count, several, env, allowed_s
         exec_properties = {"test.Pool": _pool(hardware, count)},
         target_compatible_with = _compatible_with(hardware, count),
         env = dict(
-            env,
+            # The same order of sets in each run.
+            {"PYTHONHASHSEED": "0"} | env,
             TRAINYARD_DEVICES = str(count),
             TRAINYARD_HARDWARE = hardware,
             # Bazel expands $(...) in env; $$ is a plain dollar.

@@ -6,9 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Python puts the folder of this script first; its modules are testing.runner.*, never top-level names.
+# Python puts the folder of this script, links resolved, first; its modules are testing.runner.*, no top-level names.
 _HERE = Path(__file__).parent
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".") != _HERE]
+sys.path[:] = [entry for entry in sys.path if Path(entry) not in (_HERE, Path(__file__).resolve().parent)]
 
 from testing.runner import facts, hardware, locks, supervisor  # noqa: E402
 from testing.runner.target import Target, target_from_environment  # noqa: E402
@@ -87,7 +87,7 @@ def _use_temporary_folder(folder: Path) -> None:
 def _dump_stacks_before_timeout() -> None:
     """Shows where a hanging test stands just before Bazel ends it."""
     # A copy, because pytest redirects descriptor 2 while tests run.
-    stderr = os.fdopen(os.dup(2), "w")
+    stderr = os.dup(2)
     faulthandler.enable(stderr)
     limit = float(os.environ.get("TEST_TIMEOUT", 0))
     if limit:
