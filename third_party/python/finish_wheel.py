@@ -7,7 +7,6 @@ import compileall
 import hashlib
 import os
 import py_compile
-import shutil
 import sys
 import sysconfig
 from pathlib import Path
@@ -21,8 +20,11 @@ def finish(site: Path, stamp: Path, requirement: str) -> None:
       stamp: receives the locked line, the interpreter and the digest of each RECORD.
       requirement: the locked line.
     """
-    # Scripts hold this machine's paths; uv leaves files of its own.
-    shutil.rmtree(site / "bin", ignore_errors=True)
+    # Scripts hold this machine's paths, programs (ruff) do not; uv leaves files of its own.
+    for script in (site / "bin").glob("*"):
+        with script.open("rb") as file:
+            if file.read(2) == b"#!":
+                script.unlink()
     for junk in (".lock", "CACHEDIR.TAG", ".gitignore"):
         (site / junk).unlink(missing_ok=True)
 
