@@ -13,6 +13,9 @@ TIERS = {
 
 HARDWARE = ["cpu", "gpu", "trainium"]
 
+# `manual` keeps benchmarks out of //... and of test_suites: they are asked for by name. Then each runs alone.
+_BENCHMARK_TAGS = ["exclusive-if-local", "manual"]
+
 # What the expansion itself says with tags; a declaration that repeats or contradicts it is refused.
 _RESERVED_TAGS = {tag: None for tag in TIERS.keys() + HARDWARE + ["manual", "multi-gpu", "requires-gpu-nvidia"]}
 _RESERVED_TAG_PREFIXES = ["cpu:", "resources:"]
@@ -158,8 +161,7 @@ def _variant(package, name, srcs, tier, hardware, count, several, env, allowed_s
         name = _target_name(name, hardware, count, several),
         hardware = hardware,
         devices = count,
-        # `manual` keeps benchmarks out of //... and out of test_suites; they are asked for by name.
-        tags = sorted([tier] + _hardware_tags(hardware, count) + (["manual"] if tier == "benchmark" else []) + tags),
+        tags = sorted([tier] + _hardware_tags(hardware, count) + _BENCHMARK_TAGS * int(tier == "benchmark") + tags),
         size = TIERS[tier],
         # The prefix gives the property to the test action alone, not to actions that build the target.
         exec_properties = {"test.Pool": _pool(hardware, count)},

@@ -65,7 +65,7 @@ _hardware_test = unittest.make(_hardware_test_impl)
 def _tiers_test_impl(ctx):
     env = unittest.begin(ctx)
     expected = {
-        "benchmark": ("enormous", ["benchmark", "cpu", "manual"]),
+        "benchmark": ("enormous", ["benchmark", "cpu", "exclusive-if-local", "manual"]),
         "lint": ("small", ["cpu", "lint"]),
         "smoke": ("large", ["cpu", "smoke"]),
         "subsystem": ("medium", ["cpu", "subsystem"]),

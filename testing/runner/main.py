@@ -40,6 +40,9 @@ def main() -> int:
         unfinished.unlink()
         return status
 
+    if os.environ.get("COVERAGE_DIR"):
+        # A forked child's measurements would be lost.
+        return supervisor.run_here(run)
     premature = os.environ.get("TEST_PREMATURE_EXIT_FILE")
     return supervisor.supervise(run, Path(premature) if premature else None)
 

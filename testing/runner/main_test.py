@@ -38,7 +38,7 @@ class Inner:
             "HOME": str(folder),
             "NO_COLOR": "1",
             "PATH": f"{folder / 'tools'}:{os.environ['PATH']}",
-            "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]),
             "TEST_TARGET": "//inner:test",
             "TEST_TMPDIR": str(tmpdir),
             "TRAINYARD_DEVICES": "1",
@@ -168,6 +168,13 @@ def test_stacks_are_shown_before_the_time_is_over(inner: Inner) -> None:
     _, output = inner.run(TEST_TIMEOUT="2")
     assert "Timeout" in output
     assert "in test_hangs" in output
+
+
+def test_a_run_for_coverage_stays_in_one_process(inner: Inner) -> None:
+    inner.plant("import os\ndef test_one(): print('PARENT', os.getppid())")
+    code, output = inner.run("-s", COVERAGE_DIR=str(inner.folder))
+    assert (code, f"PARENT {os.getpid()}\n" in output) == (0, True), output
+    assert f"PARENT {os.getpid()}\n" not in inner.run("-s")[1]
 
 
 # Folders

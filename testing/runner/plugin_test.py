@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,7 @@ class Repo:
 def repo(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Repo:
     for name in ("TRAINYARD_HARDWARE", "TRAINYARD_DEVICES"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     return Repo(pytester)
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import re
+import sys
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
@@ -164,12 +165,18 @@ class Policy:
                 for target in self._selected
                 if not self._ran[target]
             )
+        if any(target.hardware == "gpu" for target in self._selected) and _torch_lacks_cuda():
+            self.problems.append(
+                "torch is a build without CUDA, so these tests have not used the GPU: "
+                "under Bazel choose the wheels with --config=gpu, else install a CUDA build"
+            )
         if self.problems:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         elif self._green_empty_shard:
             session.exitstatus = pytest.ExitCode.OK
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    # (Quoted: pytest before 8.4 does not export the type.)
+    def pytest_terminal_summary(self, terminalreporter: "pytest.TerminalReporter") -> None:
         """Says why a run is red though no test failed."""
         if self.problems:
             terminalreporter.section("policy", sep="=", red=True, bold=True)
@@ -177,6 +184,12 @@ class Policy:
                 terminalreporter.line(problem, red=True)
         elif self._green_empty_shard and not self._ran:
             terminalreporter.line(f"Shard {self.shard} of {self.shards} has no test to run; others do.")
+
+
+def _torch_lacks_cuda() -> bool:
+    """Whether the tests imported a torch that cannot use a GPU; asks nothing that would initialise CUDA."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.version.cuda is None
 
 
 def _world_sizes(item: pytest.Item) -> list[int]:

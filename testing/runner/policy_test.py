@@ -214,6 +214,17 @@ def test_world_sizes_that_all_exceed_the_devices_are_red(run):
     result.stdout.fnmatch_lines(["no test ran*"])
 
 
+@pytest.mark.parametrize(("cuda", "hardware", "code"), [(None, "gpu", 1), ("13.0", "gpu", 0), (None, "cpu", 0)])
+def test_gpu_run_with_a_torch_without_cuda_is_red(run, cuda, hardware, code):
+    source = (
+        f"import sys, types\nsys.modules['torch'] = types.SimpleNamespace(version=types.SimpleNamespace(cuda={cuda!r}))"
+    )
+    result = run(f"{source}\ndef test_a(): pass", hardware=hardware)
+    assert result.ret == code
+    if code:
+        result.stdout.fnmatch_lines(["torch is a build without CUDA*"])
+
+
 @pytest.mark.parametrize(
     ("hardware", "devices", "expression", "passed"),
     [

@@ -45,6 +45,17 @@ def supervise(run: Callable[[Path, Path], int], unfinished: Path | None = None) 
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def run_here(run: Callable[[Path, Path], int]) -> int:
+    """Calls `run` in this process, for tools that follow one process only."""
+    folder = short_folder()
+    unfinished = folder / "unfinished"
+    unfinished.touch()
+    try:
+        return run(folder, unfinished)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _wait(child: int) -> int:
     """Waits for the child; SIGTERM to this process ends it. Returns its wait status."""
 
