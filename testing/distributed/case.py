@@ -1,110 +1,169 @@
-"""Write a test once, run it on every rank: ``DistributedTest`` for classes, ``distributed_test`` for functions."""
+"""Write a test once, run it on every rank: ``DistributedTest`` for classes, ``distributed_test`` for functions.
+
+Fixtures, parameters and marks are pytest's own: pytest's process sets the test up, sends the fixtures' values to the
+ranks, and reports what comes back. See docs/distributed_testing.md.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 import torch
-import torch.distributed as dist
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 
-from testing.distributed.launch import launch_procs
+from testing.distributed.call import OF_RANK, OF_RANK_FIXTURES, TestCall
+from testing.distributed.context import check_mesh
+from testing.distributed.launch import DEFAULT_SEED, DEFAULT_TIMEOUT, run_call
+from testing.distributed.reference import RANK_FUNCTION, FunctionRef, pack
+from testing.distributed.verdict import judge, replay_subtests
 
-MESH_ORDER = ("pp", "dp", "cp", "tp")
-FROM_RANK = ("rank", "world_size", "device", "mesh")
-
-
-def _mesh(sizes: Mapping[str, int] | None, device: torch.device) -> DeviceMesh | None:
-    if sizes is None:
-        return None
-    names = tuple(name for name in MESH_ORDER if name in sizes)
-    return init_device_mesh(device.type, tuple(sizes[n] for n in names), mesh_dim_names=names)
+_WORLD_SIZE = "_world_size"
 
 
-def _run_on_rank(fn: Callable[..., Any], instance: Any, sizes: Mapping[str, int] | None, kwargs: dict[str, Any]) -> None:
-    device = torch.device("cpu")
-    given = {"rank": dist.get_rank(), "world_size": dist.get_world_size(), "device": device, "mesh": _mesh(sizes, device)}
-    if instance is not None:
-        for name, value in given.items():
-            setattr(instance, name, value)
-    wanted = inspect.signature(fn).parameters
-    kwargs = kwargs | {name: value for name, value in given.items() if name in wanted}
-    fn(*([] if instance is None else [instance]), **kwargs)
+@dataclass(frozen=True)
+class _Plan:
+    """On which ranks a test runs, and how."""
 
-
-def _world_size_param(size: int) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", pytest.PytestUnknownMarkWarning)
-        return pytest.param(size, marks=pytest.mark.world_size(size), id=f"{size}ranks")
-
-
-def _on_ranks(
-    fn: Callable[..., Any],
-    world_sizes: Sequence[int],
-    sizes: Mapping[str, int] | None,
-    timeout: float,
-    is_method: bool,
-) -> Callable[..., Any]:
-    @functools.wraps(fn)
-    def run(*args: Any, _world_size: int, **kwargs: Any) -> None:
-        instance = args[0] if is_method else None
-        launch_procs(_run_on_rank, _world_size, fn, instance, sizes, kwargs, timeout=timeout)
-
-    signature = inspect.signature(fn)
-    kept = [p for name, p in signature.parameters.items() if name not in FROM_RANK]
-    kept.append(inspect.Parameter("_world_size", inspect.Parameter.KEYWORD_ONLY))
-    run.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
-    return pytest.mark.parametrize("_world_size", [_world_size_param(n) for n in world_sizes])(run)
-
-
-def _sizes(world_size: int | Sequence[int] | None, parallel: Mapping[str, int] | None) -> list[int]:
-    if parallel is not None:
-        return [math.prod(parallel.values())]
-    if isinstance(world_size, int):
-        return [world_size]
-    return list(world_size or [2])
+    world_sizes: Sequence[int]
+    mesh_sizes: Mapping[str, int] | None
+    timeout: float
+    seed: int
 
 
 class DistributedTest:
-    """Base of test classes whose tests run on every rank; fixtures are evaluated once, in pytest's process.
+    """Base of test classes whose tests run on every rank, in a fresh process and a fresh process group each.
 
-    Attributes ``rank``, ``world_size``, ``device`` and ``mesh`` are set on every rank.
+    Attributes:
+        world_size: number of ranks, or several: then each test runs once per number. May be left out if
+            ``parallel_sizes`` says it.
+        parallel_sizes: sizes of the mesh dimensions ``pp``, ``dp``, ``cp``, ``tp``; their product is the world size.
+        timeout: seconds for the ranks of one test, up to and including the report if they hang.
+        seed: of Python's, numpy's and torch's generators, the same on every rank.
+        rank: on a rank, its number from 0.
+        device: on a rank, where it computes.
+        mesh: on a rank, the mesh that ``parallel_sizes`` describes, or None.
     """
 
-    world_size: Any = None
-    parallel_sizes: Mapping[str, int] | None = None
-    timeout: float = 60
+    world_size: Any = None  # int | Sequence[int]; on a rank an int
+    parallel_sizes: ClassVar[Mapping[str, int] | None] = None
+    timeout: ClassVar[float] = DEFAULT_TIMEOUT
+    seed: ClassVar[int] = DEFAULT_SEED
     rank: int
     device: torch.device
     mesh: DeviceMesh | None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Make every test of the class run on ranks."""
+        """Make every test of the class, inherited ones included, run on ranks."""
         super().__init_subclass__(**kwargs)
+        plan = _plan(cls.__qualname__, cls.world_size, cls.parallel_sizes, cls.timeout, cls.seed)
         for name in dir(cls):
-            fn = getattr(cls, name)
+            fn = inspect.getattr_static(cls, name)
             if name.startswith("test") and inspect.isfunction(fn):
-                plain = inspect.unwrap(fn)
-                sizes = _sizes(cls.world_size, cls.parallel_sizes)
-                setattr(cls, name, _on_ranks(plain, sizes, cls.parallel_sizes, cls.timeout, is_method=True))
+                setattr(cls, name, _on_ranks(getattr(fn, RANK_FUNCTION, fn), plan, is_method=True))
 
 
 def distributed_test(
-    world_size: int | Sequence[int] = 2, *, tp: int = 1, pp: int = 1, timeout: float = 60
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Run the decorated test function on every rank; arguments ``rank``, ``device``, ``mesh`` are filled in there."""
+    world_size: int | Sequence[int] | None = None,
+    *,
+    tp: int | None = None,
+    pp: int | None = None,
+    cp: int | None = None,
+    dp: int | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+    seed: int = DEFAULT_SEED,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a test function run on every rank.
 
-    def decorate(fn: Callable[..., Any]) -> Callable[..., Any]:
-        parallel = None
-        if tp * pp > 1:
-            assert isinstance(world_size, int)
-            parallel = {"pp": pp, "dp": world_size // (tp * pp), "tp": tp}
-        return _on_ranks(fn, _sizes(world_size, parallel), parallel, timeout, is_method=False)
+    If it has parameters ``rank``, ``world_size``, ``device`` or ``mesh``, each rank fills them in.
+
+    Args:
+        world_size: number of ranks, or several: then the test runs once per number.
+        tp: ranks per tensor-parallel group; with any of the four sizes given there is a mesh.
+        pp: pipeline stages.
+        cp: ranks that share a sequence.
+        dp: data-parallel replicas; what is left of the world size if it is left out and others are given.
+        timeout: seconds for the ranks, up to and including the report if they hang.
+        seed: of Python's, numpy's and torch's generators, the same on every rank.
+    """
+
+    def decorate(fn: Callable[..., None]) -> Callable[..., None]:
+        sizes = {name: size for name, size in {"pp": pp, "dp": dp, "cp": cp, "tp": tp}.items() if size is not None}
+        if sizes and dp is None and isinstance(world_size, int):
+            sizes["dp"] = max(1, world_size // math.prod(sizes.values()))
+        return _on_ranks(fn, _plan(fn.__qualname__, world_size, sizes or None, timeout, seed), is_method=False)
 
     return decorate
+
+
+def _plan(test: str, world_size: Any, sizes: Mapping[str, int] | None, timeout: float, seed: int) -> _Plan:
+    """Check what a test declares; ``ValueError`` names the test and the value."""
+    if sizes is not None:
+        check_mesh(sizes)
+        product = math.prod(sizes.values())
+        if world_size not in (None, product):
+            raise ValueError(f"{test}: world_size is {world_size}, and the parallel sizes {dict(sizes)} make {product}")
+        world_size = product
+    world_sizes = [world_size] if isinstance(world_size, int) else list(world_size or [])
+    wrong = [size for size in world_sizes if not isinstance(size, int) or size < 1]
+    if wrong:
+        raise ValueError(f"{test}: world_size holds {wrong[0]!r}; give numbers of ranks from 1 on")
+    return _Plan(world_sizes, sizes, timeout, seed)
+
+
+def _on_ranks(fn: Callable[..., None], plan: _Plan, *, is_method: bool) -> Callable[..., None]:
+    """Return a test that pytest sets up like ``fn`` and that runs ``fn`` on ranks."""
+
+    @functools.wraps(fn)
+    def run(*args: Any, **fixtures: Any) -> None:
+        if not plan.world_sizes:
+            raise ValueError(f"{fn.__qualname__}: say on how many ranks it runs (world_size or parallel_sizes)")
+        world_size = fixtures.pop(_WORLD_SIZE, plan.world_sizes[0])
+        instance = args[0] if is_method else None
+        sent = {name: value for name, value in fixtures.items() if name not in OF_RANK_FIXTURES}
+        call = TestCall(FunctionRef.of(fn), instance, sent, plan.mesh_sizes)
+        states = run_call(call, _pack(call), world_size, timeout=plan.timeout, seed=plan.seed)
+        if "subtests" in fixtures:
+            replay_subtests(states, fixtures["subtests"])
+        judge(states)
+
+    setattr(run, RANK_FUNCTION, fn)
+    signature = inspect.signature(fn)
+    parameters = [p for name, p in signature.parameters.items() if name not in OF_RANK]
+    marked: Any = run
+    if len(plan.world_sizes) == 1:
+        marked = pytest.mark.world_size(plan.world_sizes[0])(run)
+    elif plan.world_sizes:
+        parameters.append(inspect.Parameter(_WORLD_SIZE, inspect.Parameter.KEYWORD_ONLY))
+        values = [pytest.param(n, marks=pytest.mark.world_size(n), id=f"{n}ranks") for n in plan.world_sizes]
+        marked = pytest.mark.parametrize(_WORLD_SIZE, values)(run)
+    marked.__signature__ = signature.replace(parameters=parameters)
+    return marked  # type: ignore[no-any-return]
+
+
+def _pack(call: TestCall) -> bytes:
+    """Pickle a test's call; all in one, so that fixtures that share an object still do on the ranks."""
+    try:
+        return pack(call)
+    except Exception as error:
+        for name, value in call.fixtures.items():
+            _check_sendable(call, f"fixture {name!r}", value)
+        for name, value in vars(call.instance).items() if call.instance is not None else ():
+            _check_sendable(call, f"attribute {name!r}", value)
+        raise ValueError(f"{call.fn.qualname} cannot be sent to the ranks ({error})") from error
+
+
+def _check_sendable(call: TestCall, name: str, value: Any) -> None:
+    try:
+        pack(value)
+    except Exception as error:
+        raise ValueError(
+            f"{name} of {call.fn.qualname} cannot be sent to the ranks: {value!r} cannot be pickled "
+            f"({type(error).__name__}: {error}). Make it inside the test; of pytest's own fixtures "
+            f"{' and '.join(OF_RANK_FIXTURES)} work on ranks"
+        ) from error

@@ -3,63 +3,107 @@
 from __future__ import annotations
 
 import os
-import tempfile
-import traceback
-from collections.abc import Callable
+import sys
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from testing.distributed.call import Call, PlainCall
+from testing.distributed.client import supervisor
+from testing.distributed.context import hardware_of
+from testing.distributed.deadline import deadline
+from testing.distributed.rank import Launch
+from testing.distributed.reference import FunctionRef, pack
+from testing.distributed.state import RankState
+from testing.distributed.verdict import judge
+from testing.distributed.watch import Ranks
 
 DEFAULT_TIMEOUT = 60.0
-
-
-def device_of_hardware() -> str:
-    """Return the device type that the test environment asks for: ``cpu``, ``cuda`` or ``xla``."""
-    return {"cpu": "cpu", "gpu": "cuda", "trainium": "xla"}[os.environ.get("TRAINYARD_HARDWARE", "cpu")]
-
-
-def _rank_main(fn: Callable[..., Any], args: tuple[Any, ...], rank: int, world_size: int, store: str, pipe: Any) -> None:
-    try:
-        torch.set_num_threads(1)
-        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-        dist.init_process_group("gloo", store=dist.FileStore(store, world_size), rank=rank, world_size=world_size)
-        torch.manual_seed(0)
-        pipe.send((True, fn(*args)))
-        dist.destroy_process_group()
-    except BaseException:
-        pipe.send((False, traceback.format_exc()))
-        os._exit(1)
-    os._exit(0)
+DEFAULT_SEED = 0
 
 
 def launch_procs(
-    fn: Callable[..., Any], world_size: int, *args: Any, timeout: float = DEFAULT_TIMEOUT, device: str | None = None
+    fn: Callable[..., Any],
+    world_size: int,
+    *args: Any,
+    timeout: float = DEFAULT_TIMEOUT,
+    device: str | None = None,
+    seed: int = DEFAULT_SEED,
 ) -> list[Any]:
-    """Call ``fn(*args)`` on ``world_size`` ranks and return what each returned, in order of rank."""
-    ctx = mp.get_context("fork")
-    results = []
-    with tempfile.TemporaryDirectory() as folder:
-        pipes, procs = [], []
-        for rank in range(world_size):
-            ours, theirs = ctx.Pipe()
-            proc = ctx.Process(target=_rank_main, args=(fn, args, rank, world_size, f"{folder}/store", theirs))
-            proc.start()
-            theirs.close()
-            pipes.append(ours)
-            procs.append(proc)
-        try:
-            failures = []
-            for rank, pipe in enumerate(pipes):
-                if not pipe.poll(timeout):
-                    raise TimeoutError(f"rank {rank} did not answer within {timeout} s")
-                ok, value = pipe.recv()
-                (results if ok else failures).append(value if ok else f"rank {rank}:\n{value}")
-            if failures:
-                raise AssertionError("\n".join(failures))
-        finally:
-            for proc in procs:
-                proc.kill()
-                proc.join()
-    return results
+    """Call ``fn(*args)`` on ``world_size`` ranks and return what each returned, in order of rank.
+
+    Args:
+        fn: a function at the top level of a module.
+        world_size: number of ranks; each accelerator carries one.
+        *args: anything that can be pickled.
+        timeout: seconds for all ranks together, from their start to the report.
+        device: ``cpu``, ``cuda`` or ``xla``; by default that of the test's hardware.
+        seed: of Python's, numpy's and torch's generators, the same on every rank.
+
+    Raises:
+        RanksFailed: a rank failed, died or did not end in time; it tells of every rank.
+        ValueError: an argument is not usable; it says which and why.
+    """
+    call = PlainCall(FunctionRef.of(fn), args)
+    try:
+        packed = pack(call)
+    except Exception as error:
+        raise ValueError(
+            f"the arguments of {fn.__qualname__} cannot be sent to the ranks ({type(error).__name__}: {error}): "
+            "pass what can be pickled and make the rest inside the function"
+        ) from error
+    hardware = None if device is None else hardware_of(device)
+    return judge(run_call(call, packed, world_size, timeout=timeout, hardware=hardware, seed=seed))
+
+
+def run_call(
+    call: Call, packed: bytes, world_size: int, *, timeout: float, hardware: str | None = None, seed: int = DEFAULT_SEED
+) -> Sequence[RankState]:
+    """Run a call on ranks to its end, show what they printed, and return how each fared.
+
+    Args:
+        call: what every rank does.
+        packed: ``call``, pickled.
+        world_size: number of ranks.
+        timeout: seconds from their start to the report.
+        hardware: ``cpu``, ``gpu`` or ``trainium``; by default that of the test.
+        seed: of the random generators.
+    """
+    hardware = hardware or os.environ.get("TRAINYARD_HARDWARE", "cpu")
+    _check_world_size(world_size, hardware)
+    launch = Launch(
+        world_size=world_size,
+        hardware=hardware,
+        seed=seed,
+        # Later than the launcher's own limit, which ends with a better report.
+        collective_timeout=timeout + 60,
+        cwd=os.getcwd(),
+        path=list(sys.path),
+        env=dict(os.environ),
+        filters=list(warnings.filters),
+    )
+    # A module that touches an accelerator when it is imported would spoil it for the ranks forked afterwards.
+    control = supervisor(call.home if hardware == "cpu" else None)
+    limit = deadline(timeout)
+    with Ranks(control, launch, packed) as ranks:
+        ranks.watch(limit.at, limit.why)
+    _print_output(ranks.states)
+    return ranks.states
+
+
+def _check_world_size(world_size: int, hardware: str) -> None:
+    if world_size < 1:
+        raise ValueError(f"world_size is {world_size}; a launch has 1 rank or more")
+    devices = os.environ.get("TRAINYARD_DEVICES")
+    if hardware != "cpu" and devices is not None and world_size > int(devices):
+        raise ValueError(
+            f"world_size is {world_size}, and this test runs with {devices} {hardware} devices (TRAINYARD_DEVICES): "
+            "raise `devices` in its trainer_test declaration"
+        )
+
+
+def _print_output(states: Sequence[RankState]) -> None:
+    """Pass on what the ranks printed; pytest captures it with the test's own output."""
+    for rank, state in enumerate(states):
+        for line in state.output.splitlines():
+            print(f"[rank {rank}] {line}")
