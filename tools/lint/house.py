@@ -55,7 +55,9 @@ LAYERS = (
 
 def check(repo: Repo) -> list[Finding]:
     """Every breach of a house rule."""
-    return sorted({*_packages(repo), *_layers(repo), *_tests(repo), *_build_files(repo), *_macros(repo)})
+    return sorted(
+        {*_packages(repo), *_layers(repo), *_tests(repo), *_build_files(repo), *_macros(repo), *_watched(repo)}
+    )
 
 
 def missing_packages(repo: Repo) -> list[PurePosixPath]:
@@ -155,6 +157,20 @@ def _macros(repo: Repo) -> Iterator[Finding]:
             for number, line in enumerate(repo.text(file).splitlines(), 1):
                 if "py_test(" in line.partition("#")[0]:
                     yield Finding(str(file), number, "calls py_test", "call trainer_test of //testing:defs.bzl")
+
+
+def _watched(repo: Repo) -> Iterator[Finding]:
+    """Top-level folders that `source_tree` in MODULE.bazel does not watch: new files there would go unnoticed."""
+    module = PurePosixPath("MODULE.bazel")
+    if module not in repo.files:
+        return
+    for node in ast.walk(ast.parse(repo.text(module))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "source_tree":
+            folders = next((keyword.value for keyword in node.keywords if keyword.arg == "folders"), ast.List(elts=[]))
+            watched = ast.literal_eval(folders)
+            for folder in sorted({file.parts[0] for file in repo.files if len(file.parts) > 1} - set(watched)):
+                message = f"source_tree does not watch {folder}/: new files there would go unnoticed"
+                yield Finding(str(module), node.lineno, message, f'add "{folder}" to its folders')
 
 
 def _build(repo: Repo, path: str) -> str:

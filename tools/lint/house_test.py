@@ -97,6 +97,15 @@ def test_a_breach(tmp_path: Path, files: dict[str, str], expected: str) -> None:
     assert findings[0].startswith(expected)
 
 
+def test_a_folder_that_bazel_does_not_watch(tmp_path: Path) -> None:
+    module = 'module(name = "x")\n\nsource_tree(\n    name = "source_tree",\n    folders = ["docs", "tools"],\n)\n'
+    findings = check(tmp_path, **{"MODULE.bazel": module, "tools/x.bzl": "", "kernels/x.bzl": "", "docs/x.md": ""})
+    assert findings == [
+        "MODULE.bazel:3: source_tree does not watch kernels/: new files there would go unnoticed"
+        ' | add "kernels" to its folders'
+    ]
+
+
 def test_a_missing_init(tmp_path: Path) -> None:
     read_repo(tmp_path, {"trainers/data/x.py": ""})
     (tmp_path / "trainers/data/__init__.py").unlink()

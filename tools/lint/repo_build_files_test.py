@@ -12,4 +12,5 @@ def test_build_files_are_formatted_and_linted(tmp_path: Path) -> None:
         pytest.skip("no buildifier on PATH")
     root = tree.sources_under_test(tmp_path)
     faults = report(run_buildifier.check(program, root, run_buildifier.files_of(root)))
-    assert not faults, faults
+    if faults:
+        pytest.fail(faults, pytrace=False)

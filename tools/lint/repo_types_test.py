@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pytest
+
 from tools.lint import run_mypy, tree
 from tools.lint.finding import report
 from tools.lint.repo import Repo
@@ -12,4 +14,5 @@ def test_public_code_is_typed(tmp_path: Path) -> None:
         faults = report(run_mypy.check(repo, seeded, tmp_path / "cache"))
     else:  # not under Bazel: mypy's own cache in the working tree
         faults = report(run_mypy.check(repo, None, repo.root / ".mypy_cache"))
-    assert not faults, faults
+    if faults:
+        pytest.fail(faults, pytrace=False)

@@ -1,9 +1,9 @@
 """The repo's own source files as a repository, for tests that read all of them.
 
 A test sees what it declares, and no target can name files of other packages that nothing declares. So this repository
-lists the folders of the workspace, watches the listings, and links every source file: a new file arrives with the next
-build, a changed one changes the inputs of the lint tests, and they are cached and run remotely like any other.
-Each link ends in `.src`, or a linked BUILD file would make a package of this repository.
+watches the folders of the workspace and links every source file: a new file arrives with the next build, a changed one
+changes the inputs of the lint tests, and they are cached and run remotely like any other. Each link ends in `.src`,
+or a linked BUILD file would make a package of this repository.
 """
 
 load("//third_party/python:lock.bzl", "parse_lock")
@@ -21,13 +21,19 @@ def _source_files(rctx):
     """The source files of the workspace: {path relative to the root: path}."""
     root = rctx.workspace_root
     ignored = _ignored(rctx, root)
+
+    # Whole folders, not each listing: once a folder whose listing is watched is deleted, Bazel 7 cannot evaluate this
+    # repository any more. So only folders that MODULE.bazel names are watched, and the root.
+    for name in rctx.attr.folders:
+        if root.get_child(name).exists:
+            rctx.watch_tree(root.get_child(name))
     found = {}
     folders = [("", root)]
     for _ in range(100000):  # Starlark has neither recursion nor while
         if not folders:
             break
         relative, folder = folders.pop()
-        entries = folder.readdir(watch = "yes")
+        entries = folder.readdir(watch = "no" if relative else "yes")
         if "pyvenv.cfg" in [entry.basename for entry in entries]:
             continue
         for entry in entries:
@@ -74,6 +80,7 @@ source_tree = repository_rule(
     doc = "`:tree`, the source files of the workspace; `wheels.bzl`, the labels of every locked wheel.",
     implementation = _source_tree_impl,
     attrs = {
+        "folders": attr.string_list(doc = "The top-level folders with sources; //tools/lint:repo_house_test checks them."),
         "hub": attr.string(default = "pypi", doc = "The hub that the locks are for."),
         "locks": attr.label_list(doc = "The hub's locked requirements files, one per accelerator."),
     },
