@@ -19,6 +19,7 @@ from trainers.data.packing import STRATEGIES
 
 LIMIT = 40
 X = IGNORE_INDEX
+every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
 
 
 @st.composite
@@ -118,56 +119,60 @@ class TestPaddedForm:
         assert all(packed[key] == value for key, value in padded.items() if isinstance(value, int))
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-class TestCollator:
-    @given(batch=st.lists(samples(), max_size=24), num_ranks=st.integers(1, 4))
-    def test_all_ranks_together_hold_the_batch(self, strategy, batch, num_ranks):
-        per_rank = [
-            MaxTokensPerRankCollator(LIMIT, rank, num_ranks, strategy, pad_token_id=0)(batch)
-            for rank in range(num_ranks)
-        ]
-        assert len({len(minibatches) for minibatches in per_rank}) == 1
-        minibatches = list(itertools.chain(*per_rank))
-        assert all(minibatch["input_ids"].numel() <= LIMIT for minibatch in minibatches)
-        real = [ids for m in minibatches if m["num_samples"] for ids, _, _ in sequences(m)]
-        assert sorted(real) == sorted(sample["input_ids"].tolist() for sample in batch)
-        assert sum(m["num_samples"] for m in minibatches) == len(batch)
-        in_batch = sum(map(counted, batch))
-        assert sum(m["num_loss_counted_tokens"] for m in minibatches) == in_batch
-        assert {m["batch_num_loss_counted_tokens"] for m in minibatches} == {in_batch}
+@every_strategy
+@given(batch=st.lists(samples(), max_size=24), num_ranks=st.integers(1, 4))
+def test_all_ranks_together_hold_the_batch(strategy, batch, num_ranks):
+    per_rank = [
+        MaxTokensPerRankCollator(LIMIT, rank, num_ranks, strategy, pad_token_id=0)(batch) for rank in range(num_ranks)
+    ]
+    assert len({len(minibatches) for minibatches in per_rank}) == 1
+    minibatches = list(itertools.chain(*per_rank))
+    assert all(minibatch["input_ids"].numel() <= LIMIT for minibatch in minibatches)
+    real = [ids for m in minibatches if m["num_samples"] for ids, _, _ in sequences(m)]
+    assert sorted(real) == sorted(sample["input_ids"].tolist() for sample in batch)
+    assert sum(m["num_samples"] for m in minibatches) == len(batch)
+    in_batch = sum(map(counted, batch))
+    assert sum(m["num_loss_counted_tokens"] for m in minibatches) == in_batch
+    assert {m["batch_num_loss_counted_tokens"] for m in minibatches} == {in_batch}
 
-    @pytest.mark.parametrize("lengths", [[], [LIMIT + 1]])
-    def test_nothing_left_is_one_dummy_on_every_rank(self, strategy, lengths):
-        batch = [{"input_ids": torch.ones(n, dtype=torch.long), "labels": torch.ones(n).long()} for n in lengths]
-        for rank in range(2):
-            (minibatch,) = MaxTokensPerRankCollator(LIMIT, rank, 2, strategy, "drop", pad_token_id=0)(batch)
-            assert minibatch["input_ids"].tolist() == [[15, 14, 13, 12, 11]]
-            assert minibatch["labels"].tolist() == [[X] * 5]
-            assert minibatch["position_ids"].tolist() == [[0, 1, 2, 3, 4]]
-            counts = {key: value for key, value in minibatch.items() if key.startswith(("num", "batch"))}
-            assert counts == {
-                "num_samples": 0,
-                "num_loss_counted_tokens": 0,
-                "batch_num_loss_counted_tokens": 0,
-                "batch_num_dropped_samples": len(lengths),
-            }
 
-    def test_given_counts_and_derived_counts_agree(self, strategy):
-        batch = [{"input_ids": torch.arange(n), "labels": torch.arange(n)} for n in (1, 5, 9)]
-        with_counts = [{**sample, "num_loss_counted_tokens": counted(sample)} for sample in batch]
-        collate = MaxTokensPerRankCollator(LIMIT, 0, 1, strategy, pad_token_id=0)
-        assert collate(batch)[0]["batch_num_loss_counted_tokens"] == 12
-        assert collate(with_counts)[0]["batch_num_loss_counted_tokens"] == 12
+@every_strategy
+@pytest.mark.parametrize("lengths", [[], [LIMIT + 1]])
+def test_nothing_left_is_one_dummy_on_every_rank(strategy, lengths):
+    batch = [{"input_ids": torch.ones(n, dtype=torch.long), "labels": torch.ones(n).long()} for n in lengths]
+    for rank in range(2):
+        (minibatch,) = MaxTokensPerRankCollator(LIMIT, rank, 2, strategy, "drop", pad_token_id=0)(batch)
+        assert minibatch["input_ids"].tolist() == [[15, 14, 13, 12, 11]]
+        assert minibatch["labels"].tolist() == [[X] * 5]
+        assert minibatch["position_ids"].tolist() == [[0, 1, 2, 3, 4]]
+        counts = {key: value for key, value in minibatch.items() if key.startswith(("num", "batch"))}
+        assert counts == {
+            "num_samples": 0,
+            "num_loss_counted_tokens": 0,
+            "batch_num_loss_counted_tokens": 0,
+            "batch_num_dropped_samples": len(lengths),
+        }
 
-    def test_a_sample_above_the_limit_is_refused_unless_dropped(self, strategy, caplog):
-        batch = [{"input_ids": torch.ones(n).long(), "labels": torch.ones(n).long()} for n in (3, LIMIT + 1)]
-        with pytest.raises(ValueError, match="sample 1 has 41 tokens, above max_tokens_per_rank=40"):
-            MaxTokensPerRankCollator(LIMIT, 0, 2, strategy, pad_token_id=0)(batch)
-        with caplog.at_level(logging.WARNING):
-            per_rank = [MaxTokensPerRankCollator(LIMIT, r, 2, strategy, "drop", 0)(batch) for r in range(2)]
-        assert [m["batch_num_dropped_samples"] for (m,) in per_rank] == [1, 1]
-        assert [m["batch_num_loss_counted_tokens"] for (m,) in per_rank] == [2, 2]
-        assert caplog.messages == ["left out 1 of 2 samples longer than max_tokens_per_rank=40"]
+
+@every_strategy
+def test_given_counts_and_derived_counts_agree(strategy):
+    batch = [{"input_ids": torch.arange(n), "labels": torch.arange(n)} for n in (1, 5, 9)]
+    with_counts = [{**sample, "num_loss_counted_tokens": counted(sample)} for sample in batch]
+    collate = MaxTokensPerRankCollator(LIMIT, 0, 1, strategy, pad_token_id=0)
+    assert collate(batch)[0]["batch_num_loss_counted_tokens"] == 12
+    assert collate(with_counts)[0]["batch_num_loss_counted_tokens"] == 12
+
+
+@every_strategy
+def test_a_sample_above_the_limit_is_refused_unless_dropped(strategy, caplog):
+    batch = [{"input_ids": torch.ones(n).long(), "labels": torch.ones(n).long()} for n in (3, LIMIT + 1)]
+    with pytest.raises(ValueError, match="sample 1 has 41 tokens, above max_tokens_per_rank=40"):
+        MaxTokensPerRankCollator(LIMIT, 0, 2, strategy, pad_token_id=0)(batch)
+    with caplog.at_level(logging.WARNING):
+        per_rank = [MaxTokensPerRankCollator(LIMIT, r, 2, strategy, "drop", 0)(batch) for r in range(2)]
+    assert [m["batch_num_dropped_samples"] for (m,) in per_rank] == [1, 1]
+    assert [m["batch_num_loss_counted_tokens"] for (m,) in per_rank] == [2, 2]
+    assert caplog.messages == ["left out 1 of 2 samples longer than max_tokens_per_rank=40"]
 
 
 class TestInputs:

@@ -15,6 +15,7 @@ from trainers.data.packing import DUMMY, STRATEGIES, Packing, min_steps, pack
 LIMIT = 64
 batches = st.lists(st.integers(1, LIMIT), max_size=60)
 ranks = st.integers(1, 6)
+every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
 
 
 def cost(strategy: str, members: list[int], lengths: list[int]) -> int:
@@ -43,53 +44,66 @@ def fewest_steps(lengths: list[int], limit: int, num_ranks: int) -> int:
     return -(-fewest_bins(tuple(lengths), ()) // num_ranks)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-class TestEveryStrategy:
-    @given(lengths=batches, num_ranks=ranks)
-    def test_every_sample_once_under_the_limit_and_as_many_steps_on_every_rank(self, strategy, lengths, num_ranks):
-        packed = pack(lengths, LIMIT, num_ranks, strategy)
-        assert len(packed.minibatches) == num_ranks
-        assert {len(steps) for steps in packed.minibatches} == {packed.num_steps}
-        minibatches = list(itertools.chain.from_iterable(packed.minibatches))
-        assert all(members == [DUMMY] or (members and DUMMY not in members) for members in minibatches)
-        indices = Counter(index for members in minibatches for index in members if index != DUMMY)
-        assert indices == Counter(range(len(lengths)))
-        assert all(cost(strategy, members, lengths) <= LIMIT for members in minibatches)
+@every_strategy
+@given(lengths=batches, num_ranks=ranks)
+def test_every_sample_once_under_the_limit_and_as_many_steps_on_every_rank(strategy, lengths, num_ranks):
+    packed = pack(lengths, LIMIT, num_ranks, strategy)
+    assert len(packed.minibatches) == num_ranks
+    assert {len(steps) for steps in packed.minibatches} == {packed.num_steps}
+    minibatches = list(itertools.chain.from_iterable(packed.minibatches))
+    assert all(members == [DUMMY] or (members and DUMMY not in members) for members in minibatches)
+    indices = Counter(index for members in minibatches for index in members if index != DUMMY)
+    assert indices == Counter(range(len(lengths)))
+    assert all(cost(strategy, members, lengths) <= LIMIT for members in minibatches)
 
-    @given(lengths=batches, num_ranks=ranks)
-    def test_no_step_of_dummies_alone(self, strategy, lengths, num_ranks):
-        steps = zip(*pack(lengths, LIMIT, num_ranks, strategy).minibatches, strict=True)
-        assert all(any(members != [DUMMY] for members in step) for step in steps)
 
-    @given(lengths=batches, num_ranks=ranks)
-    def test_list_and_array_pack_alike(self, strategy, lengths, num_ranks):
-        as_array = pack(np.array(lengths, dtype=np.int32), LIMIT, num_ranks, strategy)
-        assert as_array == pack(lengths, LIMIT, num_ranks, strategy)
+@every_strategy
+@given(lengths=batches, num_ranks=ranks)
+def test_no_step_of_dummies_alone(strategy, lengths, num_ranks):
+    steps = zip(*pack(lengths, LIMIT, num_ranks, strategy).minibatches, strict=True)
+    assert all(any(members != [DUMMY] for members in step) for step in steps)
 
-    @given(lengths=st.lists(st.integers(1, 2 * LIMIT), max_size=40), num_ranks=ranks)
-    def test_drop_leaves_out_exactly_the_samples_above_the_limit(self, strategy, lengths, num_ranks):
-        packed = pack(lengths, LIMIT, num_ranks, strategy, oversize="drop")
-        assert packed.dropped == [index for index, length in enumerate(lengths) if length > LIMIT]
-        kept = {index for steps in packed.minibatches for members in steps for index in members} - {DUMMY}
-        assert kept == set(range(len(lengths))) - set(packed.dropped)
 
-    @pytest.mark.parametrize("oversize", ["error", "drop"])
-    def test_no_samples_are_no_steps(self, strategy, oversize):
-        assert pack([], LIMIT, 3, strategy, oversize) == Packing([[], [], []], [])
+@every_strategy
+@given(lengths=batches, num_ranks=ranks)
+def test_list_and_array_pack_alike(strategy, lengths, num_ranks):
+    as_array = pack(np.array(lengths, dtype=np.int32), LIMIT, num_ranks, strategy)
+    assert as_array == pack(lengths, LIMIT, num_ranks, strategy)
 
-    def test_every_sample_dropped_is_no_steps(self, strategy):
-        assert pack([65, 70], LIMIT, 2, strategy, "drop") == Packing([[], []], [0, 1])
 
-    def test_a_sample_at_the_limit_fits(self, strategy):
-        assert pack([LIMIT], LIMIT, 2, strategy).minibatches == [[[0]], [[DUMMY]]]
+@every_strategy
+@given(lengths=st.lists(st.integers(1, 2 * LIMIT), max_size=40), num_ranks=ranks)
+def test_drop_leaves_out_exactly_the_samples_above_the_limit(strategy, lengths, num_ranks):
+    packed = pack(lengths, LIMIT, num_ranks, strategy, oversize="drop")
+    assert packed.dropped == [index for index, length in enumerate(lengths) if length > LIMIT]
+    kept = {index for steps in packed.minibatches for members in steps for index in members} - {DUMMY}
+    assert kept == set(range(len(lengths))) - set(packed.dropped)
 
-    def test_a_sample_above_the_limit_is_named(self, strategy):
-        with pytest.raises(
-            ValueError,
-            match=r"sample 1 has 65 tokens, above max_tokens_per_rank=64 \(2 of 4 samples are\): raise the limit to at "
-            r"least 99, truncate the samples, or leave them out with oversize='drop'",
-        ):
-            pack([3, 65, 64, 99], LIMIT, 2, strategy)
+
+@every_strategy
+@pytest.mark.parametrize("oversize", ["error", "drop"])
+def test_no_samples_are_no_steps(strategy, oversize):
+    assert pack([], LIMIT, 3, strategy, oversize) == Packing([[], [], []], [])
+
+
+@every_strategy
+def test_every_sample_dropped_is_no_steps(strategy):
+    assert pack([65, 70], LIMIT, 2, strategy, "drop") == Packing([[], []], [0, 1])
+
+
+@every_strategy
+def test_a_sample_at_the_limit_fits(strategy):
+    assert pack([LIMIT], LIMIT, 2, strategy).minibatches == [[[0]], [[DUMMY]]]
+
+
+@every_strategy
+def test_a_sample_above_the_limit_is_named(strategy):
+    with pytest.raises(
+        ValueError,
+        match=r"sample 1 has 65 tokens, above max_tokens_per_rank=64 \(2 of 4 samples are\): raise the limit to at "
+        r"least 99, truncate the samples, or leave them out with oversize='drop'",
+    ):
+        pack([3, 65, 64, 99], LIMIT, 2, strategy)
 
 
 class TestBestFit:
