@@ -164,7 +164,8 @@ def test_early_end_without_bazels_file_is_red(inner: Inner) -> None:
 
 
 def test_stacks_are_shown_before_the_time_is_over(inner: Inner) -> None:
-    inner.plant("import time\ndef test_hangs(): time.sleep(3)")
+    # pytest's own handler would drop the alarm after the failure.
+    inner.plant("import time\ndef test_fails(): assert False\ndef test_hangs(): time.sleep(3)")
     _, output = inner.run(TEST_TIMEOUT="2")
     assert "Timeout" in output
     assert "in test_hangs" in output
@@ -229,11 +230,19 @@ def test_one():
 def test_reports_arrive_though_a_test_changes_folder(inner: Inner) -> None:
     (inner.folder / "elsewhere").mkdir()
     (inner.folder / "outputs").mkdir()
-    inner.plant("import os\ndef test_one(): os.chdir('elsewhere')")
+    inner.plant(
+        """
+import os
+def test_one():
+    os.chdir("elsewhere")
+    os.mkdir(os.environ["TEST_UNDECLARED_OUTPUTS_DIR"] + "/table")
+"""
+    )
     code, output = inner.run(XML_OUTPUT_FILE="test.xml", TEST_UNDECLARED_OUTPUTS_DIR="outputs")
     assert code == 0, output
     assert (inner.folder / "test.xml").exists()
     assert (inner.folder / "outputs" / "device_facts.json").exists()
+    assert (inner.folder / "outputs" / "table").exists()
 
 
 # Hardware

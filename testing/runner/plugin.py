@@ -31,6 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Checks the hardware and registers the policy."""
+    if getattr(config.option, "numprocesses", None):
+        raise pytest.UsageError("-n: pytest-xdist shares devices among processes without assigning them; use Bazel")
     expression = config.option.markexpr
     kind = config.option.hardware or implied_hardware(expression)
     try:

@@ -138,6 +138,14 @@ def test_missing_hardware_is_an_error(repo: Repo, monkeypatch: pytest.MonkeyPatc
     result.stderr.fnmatch_lines(["*--hardware=gpu needs 4 NVIDIA GPUs, this machine shows 2*"])
 
 
+def test_xdist_is_refused(repo: Repo) -> None:
+    with (repo.root / "conftest.py").open("a") as conftest:
+        conftest.write("def pytest_addoption(parser): parser.addoption('--processes', dest='numprocesses', type=int)\n")
+    result = repo.run("--processes=2")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*pytest-xdist shares devices*use Bazel"])
+
+
 def test_tiers_select(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     assert _passed(repo.run("-m", "smoke")) == {"test_a"}
     monkeypatch.setenv("PEERS", "1")

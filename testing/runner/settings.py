@@ -1,5 +1,6 @@
 """How pytest and hypothesis behave in every run of this repo, under Bazel or not."""
 
+import importlib
 import importlib.util
 import os
 import tempfile
@@ -10,6 +11,9 @@ from testing.runner.target import HARDWARE, TIERS
 
 # Every warning is an error. Each exception says whose warning it is and why we cannot mend it.
 WARNING_FILTERS = ("error",)
+
+# No dependency, so imported by name: only tests that use it have it, and pay for it.
+_HYPOTHESIS = "hypothesis"
 
 MARKERS = (
     *(f"{tier}: tier, set from the trainer_test declaration" for tier in TIERS),
@@ -30,13 +34,12 @@ def configure(config: pytest.Config) -> None:
 
 def _make_hypothesis_deterministic() -> None:
     """The same examples in each run, nothing kept between runs, no limit on a loaded machine's time per example."""
-    if importlib.util.find_spec("hypothesis") is None:
+    if importlib.util.find_spec(_HYPOTHESIS) is None:
         return
     os.environ.setdefault(
         "HYPOTHESIS_STORAGE_DIRECTORY", os.path.join(tempfile.gettempdir(), f"hypothesis-{os.getuid()}")
     )
-    import hypothesis
-
+    hypothesis = importlib.import_module(_HYPOTHESIS)
     hypothesis.settings.register_profile(
         "trainyard",
         database=None,
