@@ -17,11 +17,13 @@ from typing import Any, NoReturn
 
 import torch
 
+from testing.distributed.call import Call
 from testing.distributed.channel import Channel
 from testing.distributed.collectives import last_collective, record_collectives
-from testing.distributed.context import join, leave
+from testing.distributed.context import join, leave, neuron_environment
 from testing.distributed.outcome import RankReport, observe
 from testing.distributed.processes import die_with_parent
+from testing.distributed.reference import ModuleRef
 
 # Makes a rank write its Python stacks.
 STACK_SIGNAL = signal.SIGQUIT
@@ -43,6 +45,7 @@ class Launch:
     """What all ranks of one launch share.
 
     Attributes:
+        home: the module of the work.
         world_size: number of ranks.
         hardware: ``cpu``, ``gpu`` or ``trainium``.
         seed: of Python's, numpy's and torch's generators, the same on every rank.
@@ -51,8 +54,10 @@ class Launch:
         path: ``sys.path``.
         env: environment variables.
         filters: ``warnings.filters``.
+        root_port: a free port of the loopback interface for the Neuron runtime; 0 on other hardware.
     """
 
+    home: ModuleRef
     world_size: int
     hardware: str
     seed: int
@@ -61,12 +66,16 @@ class Launch:
     path: list[str]
     env: dict[str, str]
     filters: list[tuple[Any, ...]]
+    root_port: int
 
 
 def run_rank(launch: Launch, rank: int, channel: Channel, files: RankFiles) -> NoReturn:
     """Be rank ``rank`` of ``launch`` in this process, which ends here."""
     os.setpgid(0, 0)
     die_with_parent(files.supervisor, signal.SIGKILL)
+    # torch's thread pool does not survive a fork and is replaced at its next use. Two threads that use it first at the
+    # same time, as autograd's threads for two devices do, find none ("Invalid thread pool!"): here is one thread.
+    torch.set_num_threads(1)
     _redirect(files)
     _adopt_environment(launch, rank)
     finished = threading.Event()
@@ -106,11 +115,11 @@ def _perform(launch: Launch, rank: int, files: RankFiles) -> RankReport:
     reports: list[RankReport] = []
 
     def work() -> None:
-        context = join(
-            launch.hardware, rank, launch.world_size, f"/proc/self/fd/{files.store}", launch.collective_timeout
-        )
+        store = f"/proc/self/fd/{files.store}"
+        context = join(launch.hardware, rank, launch.world_size, store, launch.collective_timeout)
         _seed(launch.seed)
-        call = pickle.loads(os.pread(files.call, os.fstat(files.call).st_size, 0))
+        launch.home.load()  # if it was not imported before the fork
+        call: Call = pickle.loads(os.pread(files.call, os.fstat(files.call).st_size, 0))
         reports.append(call.run(context))
 
     outcome = observe(work)
@@ -145,6 +154,8 @@ def _adopt_environment(launch: Launch, rank: int) -> None:
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
     }
+    if launch.hardware == "trainium":
+        os.environ |= neuron_environment(rank, launch.world_size, launch.root_port, os.environ)
     record_collectives()
     warnings.resetwarnings()
     warnings.filters[:] = launch.filters  # type: ignore[index]
