@@ -47,7 +47,13 @@ def test_plain(): pass
 def test_ranks(n): pass
 """,
     # Cannot be imported on a machine without the package.
-    "gpu_test": "import os\nif not os.environ['CUDA_VISIBLE_DEVICES']: import no_such_package\ndef test_gpu(): pass",
+    "gpu_test": """
+import os
+if not os.environ["CUDA_VISIBLE_DEVICES"]: import no_such_package
+def test_gpu():
+    assert os.environ["TRAINYARD_HARDWARE"] == "gpu"
+    assert int(os.environ["TRAINYARD_DEVICES"]) == len(os.environ["CUDA_VISIBLE_DEVICES"].split(","))
+""",
     "speed_test": "import os\nif 'PEERS' not in os.environ: import no_such_peer\ndef test_speed(): pass",
     "skip_test": """
 import os, pytest
