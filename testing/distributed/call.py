@@ -11,16 +11,17 @@ import pytest
 
 from testing.distributed.context import RankContext, make_mesh
 from testing.distributed.outcome import RankReport, observe
-from testing.distributed.reference import FunctionRef, ModuleRef
+from testing.distributed.reference import ModuleRef, Ref, unpack_named
 from testing.distributed.subtests import RankSubtests
 
 # Parameters of a test that every rank fills in for itself; pytest does not see the first four.
 OF_RANK = ("rank", "world_size", "device", "mesh")
+FIXTURE, ATTRIBUTE = "fixture", "attribute"
 OF_RANK_FIXTURES = ("subtests", "monkeypatch")
 
 
 class Call(Protocol):
-    """Work for every rank."""
+    """Work for every rank. Travels pickled, so it holds references and bytes, nothing that may fail on the way."""
 
     @property
     def home(self) -> ModuleRef:
@@ -32,10 +33,10 @@ class Call(Protocol):
 
 @dataclass(frozen=True)
 class PlainCall:
-    """``fn(*args)``; what it returns goes back to the caller."""
+    """``fn(*args)``; what it returns goes back to the caller. ``args`` are packed."""
 
-    fn: FunctionRef
-    args: tuple[Any, ...]
+    fn: Ref
+    args: bytes
 
     @property
     def home(self) -> ModuleRef:
@@ -44,7 +45,7 @@ class PlainCall:
 
     def run(self, context: RankContext) -> RankReport:
         """Call the function."""
-        return RankReport(observe(lambda: self.fn.load()(*self.args)))
+        return RankReport(observe(lambda: self.fn.load()(*unpack_named(self.args).values())))
 
 
 @dataclass(frozen=True)
@@ -53,41 +54,46 @@ class TestCall:
 
     Attributes:
         fn: the undecorated test function.
-        instance: object to bind it to if it is a method; gets the attributes ``OF_RANK``.
-        fixtures: values of its fixtures and parameters, made by pytest's process.
+        owner: the test class if it is a method.
+        values: packed by name, ``fixture x`` for its fixtures and parameters, which pytest's process has made, and
+            ``attribute x`` for what they left on the test object.
         mesh_sizes: dimensions of the mesh, or None for no mesh.
     """
 
     __test__ = False  # pytest: not a test class
 
-    fn: FunctionRef
-    instance: Any
-    fixtures: dict[str, Any]
+    fn: Ref
+    owner: Ref | None
+    values: bytes
     mesh_sizes: Mapping[str, int] | None
 
     @property
     def home(self) -> ModuleRef:
-        """The module of the test."""
-        return self.fn.module
+        """The module of the test, or of its class, which may have inherited the test."""
+        return self.fn.module if self.owner is None else self.owner.module
 
     def run(self, context: RankContext) -> RankReport:
         """Call the test with its fixtures and what the rank fills in."""
         subtests = RankSubtests()
         with pytest.MonkeyPatch.context() as monkeypatch:
-            fixtures = self.fixtures | {"subtests": subtests, "monkeypatch": monkeypatch}
-            outcome = observe(lambda: self._call(context, fixtures))
+            own = {"subtests": subtests, "monkeypatch": monkeypatch}
+            outcome = observe(lambda: self._call(context, own))
         return RankReport(outcome, subtests.outcomes)
 
-    def _call(self, context: RankContext, fixtures: dict[str, Any]) -> None:
+    def _call(self, context: RankContext, own: dict[str, Any]) -> None:
         fn = self.fn.load()
         mesh = None if self.mesh_sizes is None else make_mesh(self.mesh_sizes, context.device)
         given = vars(context) | {"mesh": mesh}
-        if self.instance is not None:
-            for name, value in given.items():
-                setattr(self.instance, name, value)
+        values = own | given
+        attributes: dict[str, Any] = {}
+        for name, value in unpack_named(self.values).items():
+            kind, _, name = name.partition(" ")
+            (values if kind == FIXTURE else attributes)[name] = value
         wanted = inspect.signature(fn).parameters
-        values = {name: value for name, value in (fixtures | given).items() if name in wanted}
-        if self.instance is None:
-            fn(**values)
+        arguments = {name: value for name, value in values.items() if name in wanted}
+        if self.owner is None:
+            fn(**arguments)
         else:
-            fn(self.instance, **values)
+            instance = object.__new__(self.owner.load())
+            vars(instance).update(attributes | given)
+            fn(instance, **arguments)

@@ -17,10 +17,10 @@ import pytest
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 
-from testing.distributed.call import OF_RANK, OF_RANK_FIXTURES, TestCall
+from testing.distributed.call import ATTRIBUTE, FIXTURE, OF_RANK, OF_RANK_FIXTURES, TestCall
 from testing.distributed.context import check_mesh
 from testing.distributed.launch import DEFAULT_SEED, DEFAULT_TIMEOUT, run_call
-from testing.distributed.reference import RANK_FUNCTION, FunctionRef, pack
+from testing.distributed.reference import RANK_FUNCTION, Ref, pack_named
 from testing.distributed.verdict import judge, replay_subtests
 
 _WORLD_SIZE = "_world_size"
@@ -125,9 +125,9 @@ def _on_ranks(fn: Callable[..., None], plan: _Plan, *, is_method: bool) -> Calla
             raise ValueError(f"{fn.__qualname__}: say on how many ranks it runs (world_size or parallel_sizes)")
         world_size = fixtures.pop(_WORLD_SIZE, plan.world_sizes[0])
         instance = args[0] if is_method else None
-        sent = {name: value for name, value in fixtures.items() if name not in OF_RANK_FIXTURES}
-        call = TestCall(FunctionRef.of(fn), instance, sent, plan.mesh_sizes)
-        states = run_call(call, _pack(call), world_size, timeout=plan.timeout, seed=plan.seed)
+        owner = Ref.of(type(instance)) if is_method else None
+        call = TestCall(Ref.of(fn), owner, _pack(fn, instance, fixtures), plan.mesh_sizes)
+        states = run_call(call, world_size, timeout=plan.timeout, seed=plan.seed)
         if "subtests" in fixtures:
             replay_subtests(states, fixtures["subtests"])
         judge(states)
@@ -146,24 +146,15 @@ def _on_ranks(fn: Callable[..., None], plan: _Plan, *, is_method: bool) -> Calla
     return marked  # type: ignore[no-any-return]
 
 
-def _pack(call: TestCall) -> bytes:
-    """Pickle a test's call; all in one, so that fixtures that share an object still do on the ranks."""
+def _pack(fn: Callable[..., None], instance: Any, fixtures: Mapping[str, Any]) -> bytes:
+    __tracebackhide__ = True
+    attributes = vars(instance) if instance is not None else {}
+    values = {f"{FIXTURE} {name}": value for name, value in fixtures.items() if name not in OF_RANK_FIXTURES}
+    values |= {f"{ATTRIBUTE} {name}": value for name, value in attributes.items()}
     try:
-        return pack(call)
-    except Exception as error:
-        for name, value in call.fixtures.items():
-            _check_sendable(call, f"fixture {name!r}", value)
-        for name, value in vars(call.instance).items() if call.instance is not None else ():
-            _check_sendable(call, f"attribute {name!r}", value)
-        raise ValueError(f"{call.fn.qualname} cannot be sent to the ranks ({error})") from error
-
-
-def _check_sendable(call: TestCall, name: str, value: Any) -> None:
-    try:
-        pack(value)
-    except Exception as error:
+        return pack_named(values)
+    except ValueError as error:
         raise ValueError(
-            f"{name} of {call.fn.qualname} cannot be sent to the ranks: {value!r} cannot be pickled "
-            f"({type(error).__name__}: {error}). Make it inside the test; of pytest's own fixtures "
-            f"{' and '.join(OF_RANK_FIXTURES)} work on ranks"
-        ) from error
+            f"{fn.__qualname__}: {error}. Make it inside the test; "
+            f"of pytest's own fixtures {' and '.join(OF_RANK_FIXTURES)} work on ranks"
+        ) from None

@@ -92,6 +92,34 @@ def _claim_cuda(device: torch.device, world_size: int) -> None:
     torch.cuda.set_device(device)
 
 
+def neuron_environment(rank: int, world_size: int, root_port: int, env: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables by which the Neuron runtime makes one core of this host the device of one rank.
+
+    Args:
+        rank: this process, from 0.
+        world_size: number of ranks, all on this host.
+        root_port: port on which the ranks find each other.
+        env: of the test; ``NEURON_RT_VISIBLE_CORES`` there, such as ``4-7`` or ``0,2``, limits the choice.
+    """
+    cores = list(range(world_size))
+    if env.get("NEURON_RT_VISIBLE_CORES"):
+        spans = [span.partition("-") for span in env["NEURON_RT_VISIBLE_CORES"].split(",")]
+        cores = [core for first, _, last in spans for core in range(int(first), int(last or first) + 1)]
+    if len(cores) < world_size:
+        raise RuntimeError(
+            f"{world_size} ranks need {world_size} NeuronCores and NEURON_RT_VISIBLE_CORES names {len(cores)}: {cores}"
+        )
+    return {
+        "PJRT_DEVICE": "NEURON",
+        "PJRT_LOCAL_PROCESS_RANK": str(rank),
+        "PJRT_LOCAL_PROCESS_COUNT": str(world_size),
+        "NEURON_PJRT_PROCESS_INDEX": str(rank),
+        "NEURON_PJRT_PROCESSES_NUM_DEVICES": ",".join(["1"] * world_size),
+        "NEURON_RT_ROOT_COMM_ID": f"127.0.0.1:{root_port}",
+        "NEURON_RT_VISIBLE_CORES": str(cores[rank]),
+    }
+
+
 def leave() -> None:
     """Destroy every process group of this rank, which closes its store."""
     if dist.is_initialized():

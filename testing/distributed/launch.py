@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from testing.distributed.client import supervisor
 from testing.distributed.context import hardware_of
 from testing.distributed.deadline import deadline
 from testing.distributed.rank import Launch
-from testing.distributed.reference import FunctionRef, pack
+from testing.distributed.reference import Ref, pack_named
 from testing.distributed.state import RankState
 from testing.distributed.verdict import judge
 from testing.distributed.watch import Ranks
@@ -44,26 +45,18 @@ def launch_procs(
         RanksFailed: a rank failed, died or did not end in time; it tells of every rank.
         ValueError: an argument is not usable; it says which and why.
     """
-    call = PlainCall(FunctionRef.of(fn), args)
-    try:
-        packed = pack(call)
-    except Exception as error:
-        raise ValueError(
-            f"the arguments of {fn.__qualname__} cannot be sent to the ranks ({type(error).__name__}: {error}): "
-            "pass what can be pickled and make the rest inside the function"
-        ) from error
+    call = PlainCall(Ref.of(fn), pack_named({f"argument {i}": arg for i, arg in enumerate(args)}))
     hardware = None if device is None else hardware_of(device)
-    return judge(run_call(call, packed, world_size, timeout=timeout, hardware=hardware, seed=seed))
+    return judge(run_call(call, world_size, timeout=timeout, hardware=hardware, seed=seed))
 
 
 def run_call(
-    call: Call, packed: bytes, world_size: int, *, timeout: float, hardware: str | None = None, seed: int = DEFAULT_SEED
+    call: Call, world_size: int, *, timeout: float, hardware: str | None = None, seed: int = DEFAULT_SEED
 ) -> Sequence[RankState]:
     """Run a call on ranks to its end, show what they printed, and return how each fared.
 
     Args:
         call: what every rank does.
-        packed: ``call``, pickled.
         world_size: number of ranks.
         timeout: seconds from their start to the report.
         hardware: ``cpu``, ``gpu`` or ``trainium``; by default that of the test.
@@ -72,6 +65,7 @@ def run_call(
     hardware = hardware or os.environ.get("TRAINYARD_HARDWARE", "cpu")
     _check_world_size(world_size, hardware)
     launch = Launch(
+        home=call.home,
         world_size=world_size,
         hardware=hardware,
         seed=seed,
@@ -81,14 +75,21 @@ def run_call(
         path=list(sys.path),
         env=dict(os.environ),
         filters=list(warnings.filters),
+        root_port=_free_port() if hardware == "trainium" else 0,
     )
     # A module that touches an accelerator when it is imported would spoil it for the ranks forked afterwards.
     control = supervisor(call.home if hardware == "cpu" else None)
     limit = deadline(timeout)
-    with Ranks(control, launch, packed) as ranks:
+    with Ranks(control, launch, call) as ranks:
         ranks.watch(limit.at, limit.why)
     _print_output(ranks.states)
     return ranks.states
+
+
+def _free_port() -> int:
+    """Return a port of this host that is free now; the Neuron runtime takes a number, not an open socket."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def _check_world_size(world_size: int, hardware: str) -> None:

@@ -7,13 +7,14 @@ import importlib.util
 import io
 import pickle
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
 import torch
 
 # A function that stands in for another one (a test wrapped by its launcher) keeps the other one here.
@@ -36,6 +37,7 @@ class ModuleRef:
         """Import the module, or return it if it is loaded."""
         if self.name in sys.modules:
             return sys.modules[self.name]
+        pytest.register_assert_rewrite(self.name)
         spec = next(_specs(self.name, None), None)
         if self.file is None or (spec is not None and spec.origin == self.file):
             return importlib.import_module(self.name)
@@ -62,35 +64,34 @@ def _specs(name: str, folders: list[str] | None) -> Iterator[ModuleSpec]:
 
 
 @dataclass(frozen=True)
-class FunctionRef:
-    """A function by the module that holds it and its qualified name there."""
+class Ref:
+    """A function, or a class, by the module that holds it and its qualified name there."""
 
     module: ModuleRef
     qualname: str
 
     @classmethod
-    def of(cls, fn: Callable[..., Any]) -> FunctionRef:
-        """Return the reference of ``fn``.
+    def of(cls, what: Callable[..., Any]) -> Ref:
+        """Return the reference of a function or class.
 
         Raises:
-            ValueError: no other process could find ``fn`` by name.
+            ValueError: no other process could find it by name.
         """
-        qualname = getattr(fn, "__qualname__", "")
-        module = getattr(fn, "__module__", None)
+        qualname = getattr(what, "__qualname__", "")
+        module = getattr(what, "__module__", None)
         if not qualname or "<" in qualname or module in (None, "__main__"):
             raise ValueError(
-                f"ranks import the function that they run, and {fn!r} cannot be imported: "
+                f"ranks import what they run, and {what!r} cannot be imported: "
                 "define it at the top level of a module (no lambda, partial or nested function)"
             )
         return cls(ModuleRef.of(module), qualname)
 
-    def load(self) -> Callable[..., Any]:
+    def load(self) -> Any:
         """Return the function; of a wrapped test the function inside."""
         found: Any = self.module.load()
         for name in self.qualname.split("."):
             found = getattr(found, name)
-        fn: Callable[..., Any] = getattr(found, RANK_FUNCTION, found)
-        return fn
+        return getattr(found, RANK_FUNCTION, found)
 
 
 class _Packer(pickle.Pickler):
@@ -107,3 +108,40 @@ def pack(value: Any) -> bytes:
     buffer = io.BytesIO()
     _Packer(buffer, pickle.HIGHEST_PROTOCOL).dump(value)
     return buffer.getvalue()
+
+
+def pack_named(values: Mapping[str, Any]) -> bytes:
+    """Return named values as bytes for ``unpack_named``; objects that several of them share stay shared.
+
+    Raises:
+        ValueError: a value cannot be pickled; its name and the reason are told.
+    """
+    buffer = io.BytesIO()
+    packer = _Packer(buffer, pickle.HIGHEST_PROTOCOL)
+    for name, value in values.items():
+        packer.dump(name)
+        try:
+            packer.dump(value)
+        except Exception as error:
+            raise ValueError(
+                f"{name} cannot be sent to the ranks: {value!r} cannot be pickled ({type(error).__name__}: {error})"
+            ) from None
+    return buffer.getvalue()
+
+
+def unpack_named(data: bytes) -> dict[str, Any]:
+    """Return what ``pack_named`` packed.
+
+    Raises:
+        ValueError: a value cannot be rebuilt; its name and the reason are told.
+    """
+    buffer = io.BytesIO(data)
+    unpacker = pickle.Unpickler(buffer)
+    values = {}
+    while buffer.tell() < len(data):
+        name = unpacker.load()
+        try:
+            values[name] = unpacker.load()
+        except Exception as error:
+            raise ValueError(f"{name} cannot be rebuilt on a rank ({type(error).__name__}: {error})") from error
+    return values

@@ -121,7 +121,6 @@ def _branch(parent: int, request: Supervise | Preload, channel: Channel) -> NoRe
 
 
 def _import(module: ModuleRef) -> Any:
-    pytest.register_assert_rewrite(module.name)
     try:
         module.load()
     except BaseException:

@@ -92,18 +92,24 @@ def _title(state: RankState) -> str:
 
 def _message(states: Sequence[RankState], outcomes: Sequence[Outcome]) -> str:
     failed = [rank for rank, outcome in enumerate(outcomes) if outcome.kind != "passed"]
-    lines = [f"{len(failed)} of {len(outcomes)} ranks failed"]
+    late = sum(bool(states[rank].stopped) for rank in failed)
+    counts = {"failed": len(failed) - late, "did not end": late}
+    lines = [", ".join(f"{count} of {len(outcomes)} ranks {what}" for what, count in counts.items() if count)]
     for kind in ("skipped", "xfailed"):
         ranks = [rank for rank, outcome in enumerate(outcomes) if outcome.kind == kind]
         if ranks:
             lines = [f"{_names(ranks)} {kind} and not all did: the ranks of a test must agree on that"]
     sections: dict[tuple[str, str], list[int]] = {}
-    # Ranks that were stopped from outside waited for the others most likely, so they come last.
-    for rank in sorted(failed, key=lambda rank: bool(states[rank].stopped)):
+    for rank in sorted(failed, key=lambda rank: _distance(states[rank])):
         sections.setdefault((_title(states[rank]), outcomes[rank].text), []).append(rank)
     for (title, text), ranks in sections.items():
         lines += ["", f"--- {_names(ranks)}: {title}", text]
     return "\n".join(lines).rstrip()
+
+
+def _distance(state: RankState) -> int:
+    """How far a rank is from the cause, most likely: who died, who raised (often for that reason), who waited."""
+    return 2 if state.stopped else 0 if state.code or state.lost else 1
 
 
 def _names(ranks: Sequence[int]) -> str:
@@ -117,7 +123,7 @@ def _class_for(states: Sequence[RankState]) -> type[RanksFailed]:
     if len(raised) != 1 or died or raised == {b""}:
         return RanksFailed
     error = pickle.loads(raised.pop())
-    if issubclass(RanksFailed, error):
+    if issubclass(RanksFailed, error) or not issubclass(error, Exception) or issubclass(error, pytest.exit.Exception):
         return RanksFailed
     try:
         return type(

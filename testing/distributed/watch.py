@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import selectors
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
+from testing.distributed.call import Call
 from testing.distributed.channel import Channel
 from testing.distributed.processes import state_of
 from testing.distributed.rank import FINISH, WHERE, Launch, Where
@@ -46,17 +48,18 @@ class Ranks:
         states: what is known of each rank.
     """
 
-    def __init__(self, control: Channel, launch: Launch, call: bytes) -> None:
-        """Have the supervisor at the other end of ``control`` fork the ranks, which unpickle and run ``call``."""
+    def __init__(self, control: Channel, launch: Launch, call: Call) -> None:
+        """Have the supervisor at the other end of ``control`` fork the ranks, which run ``call``."""
         self.states = [RankState() for _ in range(launch.world_size)]
         self._control = control
+        self._closing = False
         self._pids: list[int] = []
         self._wires: list[_Wires] = []
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
         shared = [os.memfd_create("call"), os.memfd_create("store")]
         with open(shared[0], "wb", closefd=False) as file:
-            file.write(call)
+            pickle.dump(call, file)
         with contextlib.suppress(EOFError):  # a dead supervisor is noticed in watch()
             control.send(launch, shared)
         for fd in shared:
@@ -75,6 +78,7 @@ class Ranks:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         """Kill what is left and wait until it is gone."""
+        self._closing = True
         self._control.finish_sending()
         until = time.monotonic() + _LEAVE
         while self._control in self._selector.get_map() and time.monotonic() < until:
@@ -153,13 +157,13 @@ class Ranks:
     def _hear_supervisor(self, message: Started | Ended) -> None:
         if isinstance(message, Started):
             self._pids = message.pids
-        else:
+        elif not self._closing:  # else it was killed from here
             self._hear_rank(message.rank)  # what it sent before it ended
             self.states[message.rank].code = message.code
 
     def _lose_supervisor(self) -> None:
         for state in self.states:
-            if not state.settled:
+            if not state.settled and not state.stopped:
                 state.lost = True
 
     def _hear_rank(self, rank: int) -> None:
@@ -190,5 +194,7 @@ class Ranks:
 def _where(name: str | None, answer: Where | None) -> str:
     issued = answer.collective if answer is not None else None
     if name is None:
-        return f"in no collective; the last one issued was {issued}" if issued else "in no collective"
-    return f"in {name}: {issued}" if issued else f"in {name}"
+        return f"in no collective (the last one issued: {issued})" if issued else "in no collective"
+    if issued is None or issued.startswith(f"{name}("):
+        return f"in {issued or name}"
+    return f"in {name}: {issued}"
