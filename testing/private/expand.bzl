@@ -24,12 +24,12 @@ _RESERVED_ENV_PREFIX = "TRAINYARD_"
 def _words(values):
     return ", ".join(["\"{}\"".format(v) for v in values])
 
-def _check_name(name, package):
+def _check_name(name):
     if type(name) != "string" or not name:
         return ["name = {}: not a name; give the target a name such as \"packing_test\"".format(repr(name))]
     return []
 
-def _check_srcs(srcs, package):
+def _check_srcs(srcs):
     if type(srcs) != "list":
         return ["srcs = {}: not a list; write srcs = [\"..._test.py\"]".format(repr(srcs))]
     if not srcs:
@@ -195,7 +195,7 @@ def expand(*, package, name, srcs, tier, hardware, devices, env = {}, allowed_sk
       one struct per target: name, hardware, devices, tags, size, exec_properties,
       target_compatible_with, env.
     """
-    errors = _check_name(name, package) + _check_srcs(srcs, package) + _check_tier(tier) + _check_hardware(hardware)
+    errors = _check_name(name) + _check_srcs(srcs) + _check_tier(tier) + _check_hardware(hardware)
     if not errors:
         errors = _check_devices(hardware, devices)
     errors = errors + _check_tags(tags) + _check_env(env) + _check_allowed_skips(allowed_skips)

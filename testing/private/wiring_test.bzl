@@ -2,7 +2,7 @@
 
 load("@bazel_skylib//lib:partial.bzl", "partial")
 load("@bazel_skylib//lib:unittest.bzl", "analysistest", "asserts", "unittest")
-load("//tools/platforms:levels.bzl", "ACCELERATORS", "LEVELS", "config_name", "constraint_name")
+load("//tools/platforms:levels.bzl", "ACCELERATORS", "LEVELS", "constraint_name")
 
 # Attributes of the targets.
 
