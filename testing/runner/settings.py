@@ -10,7 +10,12 @@ import pytest
 from testing.runner.target import HARDWARE, TIERS
 
 # Every warning is an error. Each exception says whose warning it is and why we cannot mend it.
-WARNING_FILTERS = ("error",)
+WARNING_FILTERS = (
+    "error",
+    # torch, on a GPU: autograd's thread may come to cuBLAS before it has made the device's context its own; torch then
+    # does that, says so, and goes on.
+    "ignore:Attempting to run cuBLAS, but there was no current CUDA context:UserWarning",
+)
 
 # No dependency, so imported by name: only tests that use it have it, and pay for it.
 _HYPOTHESIS = "hypothesis"
