@@ -41,7 +41,7 @@ def reserve(
     Raises:
         TimeoutError: others kept them.
     """
-    folder.mkdir(mode=0o777, parents=True, exist_ok=True)
+    _make_shared(folder)
     give_up = time.monotonic() + timeout
     waiting = False
     while True:
@@ -60,6 +60,15 @@ def reserve(
             report(f"waiting for {count} of {', '.join(names)}: {len(held)} free")
             waiting = True
         time.sleep(random.uniform(0.05, 0.25))
+
+
+def _make_shared(folder: Path) -> None:
+    """Makes a folder where every user of the host may add files, whatever the umask."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return
+    folder.chmod(0o1777)
 
 
 def _try_all(names: Sequence[str], count: int, folder: Path) -> dict[str, int]:

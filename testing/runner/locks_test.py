@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import signal
+import stat
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -103,6 +104,16 @@ def test_says_once_that_it_waits(tmp_path: Path) -> None:
     reserve(["gpu-0"], 1, tmp_path, timeout=10, report=messages.append)
     assert messages == ["waiting for 1 of gpu-0: 0 free"]
     first.end()
+
+
+def test_other_users_may_take_devices_too(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        reserve(["gpu-0"], 1, tmp_path / "locks", timeout=1)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "locks").stat().st_mode) == 0o1777
+    assert stat.S_IMODE((tmp_path / "locks" / "gpu-0").stat().st_mode) == 0o666
 
 
 def test_the_folder_is_shared_between_sandboxes() -> None:

@@ -4,6 +4,7 @@ import faulthandler
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 # Python puts the folder of this script, links resolved, first; its modules are testing.runner.*, no top-level names.
@@ -14,6 +15,7 @@ from testing.runner import facts, hardware, locks, supervisor  # noqa: E402
 from testing.runner.target import Target, target_from_environment  # noqa: E402
 
 _ROOT = _HERE.parents[1]
+_STARTED = time.monotonic()
 _SECONDS_FOR_DEVICES = 600.0
 
 
@@ -94,7 +96,8 @@ def _dump_stacks_before_timeout() -> None:
     faulthandler.enable(stderr)
     limit = float(os.environ.get("TEST_TIMEOUT", 0))
     if limit:
-        faulthandler.dump_traceback_later(limit - min(10.0, limit / 10), file=stderr)
+        since_start = time.monotonic() - _STARTED
+        faulthandler.dump_traceback_later(max(0.1, limit - min(10.0, limit / 10) - since_start), file=stderr)
 
 
 def _run_pytest(target: Target, folder: Path, arguments: list[str]) -> tuple[int, set[int]]:
