@@ -131,8 +131,8 @@ class _Target:
             return False
         if wheel in wheels or any(module == name or module.startswith(name + ".") for name in entry.imports):
             return True
-        # Not installed here, as the wheels of a lock that only benchmarks use: its name is all there is to go by.
-        return wheel not in self.distributions.names and not entry.imports and module.partition(".")[0] == wheel
+        # Its metadata is not at hand, as of the wheels of a lock that only benchmarks use: its name is all to go by.
+        return not entry.imports and module.partition(".")[0] == wheel
 
     def unknown(self, path: str, imported: Import) -> Finding:
         name = f"{imported.module}.{imported.name}" if imported.name else imported.module
@@ -182,6 +182,8 @@ def _declare(repo: Repo, distributions: Distributions, file: str) -> str:
     path = PurePosixPath(file)
     folder = "" if str(path.parent) == "." else str(path.parent)
     build = f"{folder}/BUILD.bazel".lstrip("/")
+    if path.name == "conftest.py":
+        return f'add to {build}: exports_files(["conftest.py"])'  # pytest without Bazel reads it
     test = path.stem.endswith("_test")
     kind = "trainer_test" if test else "py_library"
     target = Target(f"//{folder}:{path.stem}", kind, build, 0, 0, srcs=(Entry(path.name, 0),))

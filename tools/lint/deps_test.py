@@ -185,6 +185,11 @@ def test_a_new_file_in_no_target_gets_the_lines_to_add(tmp_path: Path) -> None:
     assert "trainer_test(" in adam.mend and '"@pypi//torch"' in adam.mend and "pytest" not in adam.mend
 
 
+def test_a_conftest_is_only_exported(tmp_path: Path) -> None:
+    (finding,) = check(tmp_path, **{"conftest.py": ""})
+    assert finding.mend == 'add to BUILD.bazel: exports_files(["conftest.py"])'
+
+
 def test_a_file_that_a_build_file_exports_is_declared(tmp_path: Path) -> None:
     exported = {"tools/finish.py": "", "tools/BUILD.bazel": 'exports_files(["finish.py"])\n'}
     named = {"third_party/wheel.py": "", "third_party/x.bzl": 'FINISH = Label("//third_party:wheel.py")\n'}
@@ -212,6 +217,21 @@ def test_an_import_that_nothing_provides(tmp_path: Path) -> None:
     path = tmp_path / "repo/trainers/data/packing.py"
     path.write_text(f"import numpy\nimport absent.x{reason}import trainers.data.gone{reason}")
     assert fixed(tmp_path, []) == []
+
+
+def test_a_reason_keeps_an_import_of_a_wheel(tmp_path: Path) -> None:
+    reason = "import numpy as np\nimport torch  # keep: only where the caller has it\n"
+    assert check(tmp_path, ("trainers/data/packing.py", "import numpy as np\n", reason)) == []
+
+
+def test_files_of_one_target_may_import_each_other(tmp_path: Path) -> None:
+    source = ("trainers/data/packing.py", "numpy as np\n", "numpy\nimport trainers.data.bins\n")
+    target = (BUILD, '["packing.py"]', '["packing.py", "bins.py"]')
+    assert check(tmp_path, source, target, **{"trainers/data/bins.py": ""}) == []
+
+
+def test_what_a_missing_file_imports_is_not_known(tmp_path: Path) -> None:
+    assert check(tmp_path, (BUILD, 'srcs = ["loader_test.py"]', 'srcs = ["x_test.py"]'))[1:] == []
 
 
 def test_importing_a_file_that_only_a_test_holds(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def main(
     root: Annotated[Path | None, typer.Argument(help="The repo to mend; left out, the one this runs in.")] = None,
 ) -> None:
     """Formats, sorts and completes Python and BUILD files, then lists what is left to mend by hand."""
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, emoji=False, highlight=False)  # `:100:` is a line, not a picture
     folder = (root or tree.working_tree()).resolve()
     wheels = Distributions(distributions.site_folders())
     buildifier = run_buildifier.find()
@@ -90,7 +90,8 @@ def main(
     table = Table("file", "change", title=f"{len(changed)} file(s) mended" if changed else "nothing to apply")
     for path in changed:
         changes = [f"{'+' if edit.add else '-'} {edit.name}: {edit.label}" for edit in edits if edit.build_file == path]
-        table.add_row(escape(path), escape("\n".join(changes) or "formatted"))
+        done = "formatted" if path in before else "created"
+        table.add_row(escape(path), escape("\n".join(changes) or done))
     console.print(table if changed else f"[green]{table.title}[/green]")
     if buildifier is None:
         console.print("[yellow]BUILD files were not formatted: no buildifier on PATH[/yellow]")

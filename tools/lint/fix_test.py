@@ -70,6 +70,7 @@ def test_the_command_lists_what_it_changed_and_what_is_left(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / "trainers/data/orphan.py").write_text('"""In no target."""\n')
+    (root / "trainers/data/long.py").write_text('"""Doc."""\n\n' + "X = 1\n" * 97 + "X = 1  #" + "x" * 130 + "\n")
     monkeypatch.setattr(fix, "Distributions", lambda folders: usual_wheels(tmp_path / "site-packages"))
     command = typer.Typer()
     command.command()(fix.main)
@@ -77,7 +78,8 @@ def test_the_command_lists_what_it_changed_and_what_is_left(
     output = re.sub(r"\s+", " ", result.output)
     assert "trainers/data/packing.py" in output and "+ packing: @pypi//numpy" in output
     assert "trainers/data/orphan.py: is in no target" in output
-    assert 'name = "orphan"' in output and "1 finding(s) left" in output
+    assert 'name = "orphan"' in output and "trainers/data/__init__.py │ created" in output
+    assert "trainers/data/long.py:100: E501" in output and "3 finding(s) left" in output
     assert result.exit_code == 1
 
 

@@ -4,10 +4,12 @@ npm knows the registry, the proxy and the credentials of the machine, so this fi
 hands over is used only if it has the locked digest.
 """
 
-_MISSING = """\
+# Stands in for a program that cannot be had: the tests that need it turn red and say why, all others run.
+_ABSENT = """\
 #!/bin/sh
-echo "{name} is missing: npm, which fetches {package}@{version}, is not on PATH." >&2
-echo "Install npm (Debian: apt-get install npm) and run again; nothing else is needed." >&2
+cat >&2 <<'END'
+{}
+END
 exit 127
 """
 
@@ -35,22 +37,32 @@ exports_files(["{}"])
 """.format(name))
     npm = _npm(rctx)
     if not npm:
-        # Not fail(): one missing program must turn one test red, not stop all others.
-        rctx.file(name, _MISSING.format(name = name, package = rctx.attr.package, version = rctx.attr.version))
+        rctx.file(name, _ABSENT.format(
+            "{} is missing: npm, which fetches {}, is not on PATH.\n".format(name, wanted) +
+            "Install npm (Debian: apt-get install npm) and run again.",
+        ))
         return
-    result = rctx.execute([npm, "pack", "--silent", wanted], timeout = 600)
+    result = rctx.execute([npm, "pack", "--loglevel=error", wanted], timeout = 600)
     archive = result.stdout.strip().split("\n")[-1]
     if result.return_code or not archive.endswith(".tgz"):
-        fail("npm cannot fetch {}: {}{}\nCheck the network and npm's configuration (`npm ping`), then run again.".format(
-            wanted,
-            result.stdout,
-            result.stderr,
+        rctx.file(name, _ABSENT.format(
+            "{} is missing: `npm pack {}` failed: {}{}\n".format(name, wanted, result.stdout, result.stderr.strip()) +
+            "Check the network and npm's configuration (`npm ping`), then: ./bazelw fetch --force --repo=@{}".format(name),
         ))
-    rctx.download_and_extract(
+        return
+    unpacked = rctx.download_and_extract(
         url = "file://{}".format(rctx.path(archive)),
         integrity = rctx.attr.integrity,
         output = "unpacked",
+        allow_fail = True,
     )
+    if not unpacked.success:
+        fail(("The archive that npm gives for {} does not have the locked digest {}; nothing of it is used.\n" +
+              "If the new one is right, lock `npm view {} dist.integrity` in MODULE.bazel.").format(
+            wanted,
+            rctx.attr.integrity,
+            wanted,
+        ))
     program = rctx.path("unpacked/package/{}-{}".format(name, _platform(rctx)))
     if not program.exists:
         fail("{} has no program for {}; it has {}".format(

@@ -7,7 +7,7 @@ from tools.lint.fixture_repo import LOADS, configuration, write_files
 from tools.lint.repo import Repo
 
 FILES = {
-    "trainers/x.py": 'import numpy as np\n\n\ndef f(a: int) -> str:\n    """Doc."""\n    return str(a)\n',
+    "trainers/x.py": 'import os\n\nimport numpy as np\n\n\ndef f(a: int) -> str:\n    """Doc."""\n    return str(a)\n',
     "trainers/x_test.py": "import absent\n\ndef test(): return 1 + ''\n",
     "trainers/BUILD.bazel": LOADS + 'trainer_test(name = "x_test", srcs = ["x_test.py"])\n',
 }
@@ -37,7 +37,7 @@ def test_faults_have_place_and_mend_from_a_seed_and_without(tmp_path: Path) -> N
     seeded = tmp_path / "seed.tar"
     (tmp_path / "pyproject.toml").write_text(configuration())
     run_mypy.seed(tmp_path / "pyproject.toml", ["typing", "absent"], seeded)
-    typed = FILES["trainers/x.py"].replace("import numpy as np\n", "import ast\n")
+    typed = FILES["trainers/x.py"].replace("import os\n\nimport numpy as np\n", "import ast\n")
     for start in (None, seeded):
         assert findings(tmp_path, start, typed) == []
 

@@ -32,14 +32,14 @@ def fix(root: Path) -> None:
 def _format(root: Path) -> list[Finding]:
     return [
         Finding(_path(fault, root), fault["location"]["row"], "is not in the format of ruff", FIX)
-        for fault in _faults(["format", "--check"], root, accept=(0, 1, 2))
+        for fault in _faults(["format", "--check"], root)
         if fault["code"] == "unformatted"  # the others are syntax errors, which the lint reports, too
     ]
 
 
 def _lint(root: Path) -> list[Finding]:
     findings = []
-    for fault in _faults(["check"], root, accept=(0, 1)):
+    for fault in _faults(["check"], root):
         path, code, fix = _path(fault, root), fault["code"], fault["fix"] or {}
         if fix.get("applicability") == "safe":
             mend = f"{fix['message']}: {FIX}"
@@ -51,8 +51,8 @@ def _lint(root: Path) -> list[Finding]:
     return findings
 
 
-def _faults(command: list[str], root: Path, accept: tuple[int, ...]) -> list[dict[str, Any]]:
-    done = run_python_module("ruff", [*command, "--output-format=json", "--no-cache", "."], root, accept)
+def _faults(command: list[str], root: Path) -> list[dict[str, Any]]:
+    done = run_python_module("ruff", [*command, "--output-format=json", "--no-cache", "."], root, (0, 1, 2))
     if done.returncode and not done.stdout:
         raise ValueError(f"ruff {command[0]} could not run:\n{done.stderr.strip()}")
     faults: list[dict[str, Any]] = json.loads(done.stdout or "[]")

@@ -1,3 +1,4 @@
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,10 @@ def test_a_faulty_configuration_is_an_error(tmp_path: Path) -> None:
     (root / "pyproject.toml").write_text("[tool.ruff]\nnonsense = 1\n")
     with pytest.raises(ValueError, match="nonsense"):
         run_ruff.check(root)
+
+
+def test_a_ruff_that_does_not_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = subprocess.CompletedProcess(["ruff"], 1, stdout="", stderr="FileNotFoundError: ruff")
+    monkeypatch.setattr(run_ruff, "run_python_module", lambda *arguments: failed)
+    with pytest.raises(ValueError, match="FileNotFoundError: ruff"):
+        run_ruff.check(tmp_path)
