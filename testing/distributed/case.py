@@ -94,7 +94,7 @@ def distributed_test(
 
     def decorate(fn: Callable[..., None]) -> Callable[..., None]:
         sizes = {name: size for name, size in {"pp": pp, "dp": dp, "cp": cp, "tp": tp}.items() if size is not None}
-        if sizes and dp is None and isinstance(world_size, int):
+        if sizes and all(sizes.values()) and dp is None and isinstance(world_size, int):
             sizes["dp"] = max(1, world_size // math.prod(sizes.values()))
         return _on_ranks(fn, _plan(fn.__qualname__, world_size, sizes or None, timeout, seed), is_method=False)
 

@@ -54,11 +54,19 @@ def main(parent: int, fd: int) -> NoReturn:
     channel = Channel.from_fd(fd)
     _guard(parent)
     torch.set_num_threads(1)
+    _warm_up()
     # Inside pytest, so that test modules are imported with its import hook: failing asserts explain themselves.
     plugin = _Inside(lambda: _serve(channel))
     options = ["-c", os.devnull, "--rootdir", os.getcwd(), "--noconftest", "--capture=no", "-p", "no:cacheprovider"]
     pytest.main(options, plugins=[plugin])
     raise AssertionError("a server never returns")
+
+
+def _warm_up() -> None:
+    """Have torch import what it imports late and most tests use: half a second each, in every rank otherwise."""
+    zero = torch.zeros(1)
+    torch.testing.assert_close(zero, zero)  # sympy
+    torch.optim.SGD([zero])  # torch._dynamo
 
 
 class _Inside:
