@@ -63,8 +63,8 @@ class ColumnParallelLinear(nn.Module):
         super().__init__()
         if gather_output and sequence_parallel:
             raise ValueError(
-                "gather_output=True with sequence_parallel=True: the output would be whole in features while the layers "
-                "that follow take it whole or sharded in sequence; set one of them to False"
+                "gather_output=True with sequence_parallel=True: what follows takes features that are split, or "
+                "a sequence that is; set one of them to False"
             )
         group = tensor_parallel_group(mesh)
         self.in_features, self.out_features, self.stride = in_features, out_features, stride

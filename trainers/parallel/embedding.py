@@ -12,9 +12,10 @@ from trainers.parallel.sharding import Initializer, copy_shard, draw_full, shard
 
 
 class ParallelEmbedding(nn.Module):
-    """Rank r holds the r-th contiguous block of rows and looks up the ids that fall into it (arXiv 1909.08053, section 3).
+    """Rank r holds the r-th contiguous block of rows and looks up the ids that fall into it.
 
-    Other ids give zeros, so that the sum over ranks, exact in any dtype, is the embedding.
+    Other ids give zeros, so that the sum over ranks, exact in any dtype, is the embedding (Megatron-LM: arXiv
+    1909.08053, section 3).
 
     Args:
         num_embeddings: size of the vocabulary; must divide by ``tp``.
@@ -113,8 +114,8 @@ class ParallelEmbedding(nn.Module):
         """Grow or shrink the vocabulary; collective: every tensor parallel rank calls it.
 
         Every id that stays keeps the values of its row. Where the number of rows per rank changes, rows move to the
-        ranks that now hold their ids. New rows are drawn as initial ones are. The parameter stays the same object, so
-        weights tied to it stay tied; its gradient is dropped, and optimizer state for it no longer fits.
+        ranks that now hold their ids. New rows are drawn as initial ones are. ``weight`` becomes a new parameter: tie
+        weights that were tied to it, and make the optimizer, afterwards.
 
         Args:
             num_embeddings: the new size; must divide by ``tp``.
@@ -131,8 +132,8 @@ class ParallelEmbedding(nn.Module):
             fresh = draw_full((num_embeddings - self.num_embeddings, self.embedding_dim), self.init_weight)
             weight = torch.cat([weight, fresh.to(weight)])
         self.num_embeddings = num_embeddings
-        self.weight.grad = None
-        self.weight.data = weight.new_empty(rows, self.embedding_dim)
+        # Not new data for the old parameter: autograd remembers the shape of a parameter that it has seen.
+        self.weight = nn.Parameter(weight.new_empty(rows, self.embedding_dim), requires_grad=self.weight.requires_grad)
         self.load_full(weight)
 
     def extra_repr(self) -> str:

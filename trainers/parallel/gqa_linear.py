@@ -1,4 +1,4 @@
-"""Query, key and value projections of grouped-query attention, with copies of key-value heads where ranks outnumber them."""
+"""Query, key and value projections of grouped-query attention; too few key-value heads for the ranks are copied."""
 
 import torch
 import torch.nn.functional as F

@@ -143,6 +143,6 @@ def scatter_sequence(x: Tensor, group: ProcessGroup) -> Tensor:
 
 def _apply(function: type[Function], x: Tensor, *args: Any) -> Tensor:
     # A typed door: torch leaves Function.apply unannotated.
-    result = function.apply(x, *args)  # type: ignore[no-untyped-call]
+    result = function.apply(x, *args)
     assert isinstance(result, Tensor)
     return result
