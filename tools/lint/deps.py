@@ -132,7 +132,7 @@ class _Target:
         if wheel in wheels or any(module == name or module.startswith(name + ".") for name in entry.imports):
             return True
         # Its metadata is not at hand, as of the wheels of a lock that only benchmarks use: its name is all to go by.
-        return not entry.imports and module.partition(".")[0] == wheel
+        return module.partition(".")[0] == wheel
 
     def unknown(self, path: str, imported: Import) -> Finding:
         name = f"{imported.module}.{imported.name}" if imported.name else imported.module
@@ -145,6 +145,10 @@ class _Target:
                 "add its distribution to the requirements in third_party/python and lock again; where only a host can "
                 "provide it, add `# keep: why` to the line"
             )
+            for entry in self.target.deps:  # wheels of which only the name is known
+                if _wheel(entry.value) and _wheel(entry.value) not in self.distributions.names:
+                    top = imported.module.partition(".")[0]
+                    mend = f'if {entry.value} provides it, say so: `"{entry.value}",  # import: {top}`; else {mend}'
         return Finding(path, imported.line, message, mend)
 
 

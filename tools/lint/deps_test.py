@@ -252,6 +252,8 @@ def test_a_wheel_that_is_not_installed_goes_by_its_name(tmp_path: Path, label: s
     source = ("trainers/data/loader_test.py", "import pytest\n", "import pytest\nimport peer_pack.core\n")
     findings = check(tmp_path, source, (BUILD, '[":loader"]', f'[":loader", {label}]'))
     assert (findings == []) is clean
+    if label == '"@peers//other"':
+        assert 'if @peers//other provides it, say so: `"@peers//other",  # import: peer_pack`' in findings[1].mend
 
 
 def test_an_alias_stands_for_its_target(tmp_path: Path) -> None:
