@@ -64,6 +64,7 @@ def run_call(
     """
     hardware = hardware or os.environ.get("TRAINYARD_HARDWARE", "cpu")
     _check_world_size(world_size, hardware)
+    deadline(timeout)  # refuses before anything starts
     launch = Launch(
         home=call.home,
         world_size=world_size,
@@ -79,8 +80,8 @@ def run_call(
     )
     # A module that touches an accelerator when it is imported would spoil it for the ranks forked afterwards.
     control = supervisor(call.home if hardware == "cpu" else None)
-    limit = deadline(timeout)
     with Ranks(control, launch, call) as ranks:
+        limit = deadline(timeout)
         ranks.watch(limit.at, limit.why)
     _print_output(ranks.states)
     return ranks.states

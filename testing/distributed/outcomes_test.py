@@ -1,7 +1,5 @@
 """How ranks that fail, skip or warn are reported."""
 
-import pytest
-
 from testing.distributed.inner import run_inner
 
 pytest_plugins = ["pytester"]

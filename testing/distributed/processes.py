@@ -62,25 +62,27 @@ def state_of(pid: int) -> str:
 
 
 def descendants(root: int) -> list[int]:
-    """Ids of all living processes below ``root``; zombies are left out."""
+    """Ids of all processes below ``root`` that have not exited."""
     children: dict[int, list[int]] = {}
+    exited: set[int] = set()
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError):
                 state, parent = _stat_fields(entry)[:2]
-                if state != "Z":
-                    children.setdefault(int(parent), []).append(int(entry))
+                children.setdefault(int(parent), []).append(int(entry))
+                if state == "Z":  # its other threads, and so its children, may still be there
+                    exited.add(int(entry))
     found: list[int] = []
     queue = [root]
     while queue:
         below = children.get(queue.pop(), [])
         found += below
         queue += below
-    return found
+    return [pid for pid in found if pid not in exited]
 
 
 def kill_descendants(patience: float = 5.0) -> list[int]:
-    """Kill every process below this one and reap those that are its children.
+    """Kill every process below this one, which must adopt orphans, and reap them.
 
     Processes that unlink abandoned shared memory get the first half of ``patience`` seconds to do so.
 
@@ -89,12 +91,14 @@ def kill_descendants(patience: float = 5.0) -> list[int]:
     """
     start = time.monotonic()
     while True:
-        with contextlib.suppress(ChildProcessError):
+        try:
             while os.waitpid(-1, os.WNOHANG) != (0, 0):
                 pass
+        except ChildProcessError:  # orphans are adopted, so without children there are no descendants
+            return []
         left = descendants(os.getpid())
         waited = time.monotonic() - start
-        if not left or waited > patience:
+        if waited > patience:
             return left
         for pid in left:
             if waited > patience / 2 or not _is_cleaner(pid):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import io
+import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -23,15 +24,23 @@ RANK_FUNCTION = "__rank_function__"
 
 @dataclass(frozen=True)
 class ModuleRef:
-    """A module by name, and by file in case the name is not enough to import it."""
+    """A module by name, and by file in case the name is not enough to import it.
+
+    Attributes:
+        name: as in ``sys.modules``.
+        file: its source, or None.
+        changed: when the file was last written, which tells versions of the module apart.
+    """
 
     name: str
     file: str | None
+    changed: int
 
     @classmethod
     def of(cls, name: str) -> ModuleRef:
         """Return the reference of a module that is loaded here."""
-        return cls(name, getattr(sys.modules.get(name), "__file__", None))
+        file = getattr(sys.modules.get(name), "__file__", None)
+        return cls(name, file, os.stat(file).st_mtime_ns if file and os.path.exists(file) else 0)
 
     def load(self) -> ModuleType:
         """Import the module, or return it if it is loaded."""
