@@ -62,7 +62,8 @@ class _Target:
                 owner.label for owner in self.repo.owners.get(file, []) if owner.kind in ("py_library", "py_binary")
             ]
             if not labels:
-                mend = _declare(self.repo, self.distributions, file)
+                folder, _, name = file.rpartition("/")
+                mend = f'add a py_library with srcs = ["{name}"] to {folder}/BUILD.bazel, and it to deps'
                 return [Finding(path, imported.line, f"imports {file}, which no py_library provides", mend)]
             declared = [entry.value for entry in self.target.deps if self.resolve(entry) in labels]
             suggestion = labels[0]

@@ -237,6 +237,13 @@ def test_what_a_missing_file_imports_is_not_known(tmp_path: Path) -> None:
 def test_importing_a_file_that_only_a_test_holds(tmp_path: Path) -> None:
     (finding,) = check(tmp_path, ("trainers/data/packing.py", "numpy as np", "numpy, trainers.data.loader_test"))
     assert "imports trainers/data/loader_test.py, which no py_library provides" in finding.message
+    assert finding.mend.startswith(f'add a py_library with srcs = ["loader_test.py"] to {BUILD}')
+
+
+def test_new_files_that_import_each_other(tmp_path: Path) -> None:
+    files = {"trainers/data/a.py": "import trainers.data.b\n", "trainers/data/b.py": "import trainers.data.a\n"}
+    a, b = check(tmp_path, **files)
+    assert 'deps = [":b"]' in a.mend and 'deps = [":a"]' in b.mend
 
 
 @pytest.mark.parametrize(

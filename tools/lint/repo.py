@@ -128,6 +128,10 @@ class Repo:
         return module.partition(".")[0] in self._top_level
 
     @cached_property
+    def _paths(self) -> frozenset[str]:
+        return frozenset(map(str, self.python_files))
+
+    @cached_property
     def _top_level(self) -> frozenset[str]:
         return frozenset(path.parts[0].removesuffix(".py") for path in self.python_files)
 
@@ -136,11 +140,10 @@ class Repo:
 
         A package (`__init__.py`) is such a file, too.
         """
-        paths = set(map(str, self.python_files))
         stem = imported.module.replace(".", "/")
         stems = ([f"{stem}/{imported.name}"] if imported.name else []) + [stem]
         candidates = [candidate for stem in stems for candidate in (f"{stem}.py", f"{stem}/__init__.py")]
-        return next((candidate for candidate in candidates if candidate in paths), None)
+        return next((candidate for candidate in candidates if candidate in self._paths), None)
 
     def build_faults(self) -> list[Finding]:
         """What the BUILD files hold that cannot be read."""
