@@ -17,8 +17,14 @@ from testing.distributed.server import Preload, Ready, Supervise
 # Servers that hold a test's module; a session that comes back to an older module pays its import once more.
 _MOST_PRELOADED = 4
 
-# A server may not have more than one thread, so libraries may not start pools.
-_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+_ENVIRONMENT = {
+    # A server may not have more than one thread, so libraries may not start pools.
+    **dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"], "1"),
+    # A module that asks for GPUs when it is imported must not start CUDA, which does not survive a fork.
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    # Plugins are for pytest proper.
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+}
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
     "from testing.distributed.server import main; main(int(sys.argv[2]), int(sys.argv[3]))"
@@ -39,7 +45,7 @@ class ForkServer:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _START, json.dumps(sys.path), str(os.getpid()), str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                env=env | _ONE_THREAD | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+                env=env | _ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -91,7 +91,8 @@ def test_it(rank):
     elif rank == 1:
         dist.all_reduce(torch.ones(3, 5))
     else:
-        torch.distributed._functional_collectives.all_reduce(torch.ones(7, dtype=torch.int32), "sum", [0, 1, 2]) + 1
+        functional = torch.distributed._functional_collectives
+        functional.all_reduce(torch.ones(7, dtype=torch.int32), "sum", dist.group.WORLD) + 1
 """,
     )
     result.assert_outcomes(failed=1, passed=1)

@@ -44,9 +44,9 @@ def thread_names() -> list[str]:
     return names
 
 
-def process_start() -> float:
-    """Time in seconds since the epoch at which this process was started."""
-    ticks = int(_stat_fields("self")[19])
+def process_start(pid: int | None = None) -> float:
+    """Time in seconds since the epoch at which a process, by default this one, was started."""
+    ticks = int(_stat_fields(str(pid or os.getpid()))[19])
     since_boot = ticks / os.sysconf("SC_CLK_TCK")
     return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot)
 

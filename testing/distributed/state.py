@@ -35,7 +35,12 @@ class RankState:
         return self.report is not None or self.code is not None or self.lost
 
     @property
+    def died(self) -> bool:
+        """Whether its process ended without being asked to."""
+        return self.lost or (self.code is not None and (self.report is None or self.code != 0))
+
+    @property
     def passed(self) -> bool:
         """Whether its function returned, and nothing went wrong afterwards."""
         returned = self.report is not None and self.report.outcome.kind == "passed"
-        return returned and not self.stopped and not self.code
+        return returned and not self.stopped and not self.died

@@ -109,7 +109,7 @@ def _message(states: Sequence[RankState], outcomes: Sequence[Outcome]) -> str:
 
 def _distance(state: RankState) -> int:
     """How far a rank is from the cause, most likely: who died, who raised (often for that reason), who waited."""
-    return 2 if state.stopped else 0 if state.code or state.lost else 1
+    return 0 if state.died else 2 if state.stopped else 1
 
 
 def _names(ranks: Sequence[int]) -> str:
@@ -119,8 +119,7 @@ def _names(ranks: Sequence[int]) -> str:
 def _class_for(states: Sequence[RankState]) -> type[RanksFailed]:
     """``RanksFailed``, or a class that is also the one that all ranks raised."""
     raised = {state.report.outcome.error for state in states if state.report is not None and not state.passed}
-    died = any(state.code or state.lost for state in states)
-    if len(raised) != 1 or died or raised == {b""}:
+    if len(raised) != 1 or any(state.died for state in states) or raised == {b""}:
         return RanksFailed
     error = pickle.loads(raised.pop())
     if issubclass(RanksFailed, error) or not issubclass(error, Exception) or issubclass(error, pytest.exit.Exception):
