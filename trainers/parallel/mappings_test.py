@@ -5,6 +5,7 @@ import torch.distributed as dist
 
 from testing.distributed.case import DistributedTest
 from trainers.parallel import mappings
+from trainers.parallel.sum_cases import cancelling
 
 
 def values(seed, *shape):
@@ -12,15 +13,16 @@ def values(seed, *shape):
     return torch.randint(-8, 8, shape, generator=torch.Generator().manual_seed(seed)).float()
 
 
+def run_region(test, region, inputs, grads):
+    """Output and input gradient of this rank's input and output gradient."""
+    x = inputs[test.rank].to(test.device).requires_grad_()
+    y = region(x, dist.group.WORLD)
+    y.backward(grads[test.rank].to(test.device))
+    return y.detach().cpu(), x.grad.cpu()
+
+
 class TestMappings(DistributedTest):
     world_size = [2, 4, 8]
-
-    def run_region(self, region, inputs, grads, **options):
-        """Output and input gradient of this rank's input and output gradient."""
-        x = inputs[self.rank].to(self.device).requires_grad_()
-        y = region(x, dist.group.WORLD, **options)
-        y.backward(grads[self.rank].to(self.device))
-        return y.detach().cpu(), x.grad.cpu()
 
     def test_forward_and_backward(self, subtests):
         n, r = self.world_size, self.rank
@@ -43,29 +45,9 @@ class TestMappings(DistributedTest):
         for name, (shape_in, shape_out, output, gradient) in cases.items():
             with subtests.test(name):
                 inputs, grads = everyone(shape_in, 0), everyone(shape_out, 100)
-                y, grad = self.run_region(getattr(mappings, name), inputs, grads)
+                y, grad = run_region(self, getattr(mappings, name), inputs, grads)
                 assert torch.equal(y, output(inputs))
                 assert torch.equal(grad, gradient(grads))
-
-    def test_sums_are_taken_in_reduce_dtype(self, subtests):
-        """256 + 1 is 256 in bf16: only an fp32 sum counts the ones."""
-        n = self.world_size
-        exact = torch.tensor(256.0 + n - 1).bfloat16().item()
-        parts = [torch.full((n, 1), 256.0 if rank == 0 else 1.0).bfloat16() for rank in range(n)]
-        same = [torch.ones(n, 1).bfloat16()] * n
-        small = [torch.ones(1, 1).bfloat16()] * n
-        for name, inputs, grads, which in (
-            ("copy_to_region", same, parts, 1),
-            ("reduce_from_region", parts, same, 0),
-            ("gather_sequence", small, parts, 1),
-            ("reduce_scatter_sequence", parts, small, 0),
-        ):
-            with subtests.test(name):
-                summed = self.run_region(getattr(mappings, name), inputs, grads)[which]
-                assert summed.dtype == torch.bfloat16 and (summed == exact).all()
-                if n == 8:
-                    lost = self.run_region(getattr(mappings, name), inputs, grads, reduce_dtype=torch.bfloat16)[which]
-                    assert lost.dtype == torch.bfloat16
 
     def test_outputs_may_be_edited_in_place(self):
         """Autograd forbids that for views that custom functions return; regions return none that matter to users."""
@@ -76,3 +58,22 @@ class TestMappings(DistributedTest):
             y += 1
             y.sum().backward()
             assert x.grad is not None
+
+
+class TestReduceDtype(DistributedTest):
+    world_size = [4, 8]
+
+    def test_sums_are_taken_in_fp32_unless_told_otherwise(self, subtests):
+        n = self.world_size
+        parts = list(cancelling(n))
+        same = [torch.ones_like(part) for part in parts]
+        small = [part.chunk(n)[0] for part in same]
+        for name, inputs, grads, which in (
+            ("copy_to_region", same, parts, 1),
+            ("reduce_from_region", parts, same, 0),
+            ("gather_sequence", small, parts, 1),
+            ("reduce_scatter_sequence", parts, small, 0),
+        ):
+            with subtests.test(name):
+                summed = run_region(self, getattr(mappings, name), inputs, grads)[which]
+                assert summed.dtype == torch.bfloat16 and (summed == 1).all()

@@ -9,6 +9,7 @@ from testing.tolerances.tolerances import assert_close
 from trainers.parallel.linear_cases import ACTIVATION, BATCH, PRECISIONS, SEQUENCE, draw, exact_fp32, plain_linear
 from trainers.parallel.mesh import ParallelSizes, build_mesh
 from trainers.parallel.row_linear import RowParallelLinear
+from trainers.parallel.sum_cases import cancelling
 
 MODES = ({}, {"input_is_parallel": False}, {"sequence_parallel": True})
 SIZES = ((8192, 2048), (400, 300))
@@ -80,18 +81,6 @@ class TestRowParallelLinear(DistributedTest):
         for mode in MODES:
             self.compare(mesh, weight, bias, x, grad_output, plain, torch.float64, mode, reduce_dtype=torch.float64)
 
-    def test_partial_sums_are_added_in_reduce_dtype(self):
-        """256 + 1 is 256 in bf16, so that only a sum in fp32 counts what the other ranks add."""
-        mesh = self.set_up()
-        weight = torch.ones(1, self.world_size, device=self.device, dtype=torch.bfloat16)
-        x = torch.tensor([[256.0 if self.rank == 0 else 1.0]], device=self.device, dtype=torch.bfloat16)
-        exact = torch.tensor(256.0 + self.world_size - 1).bfloat16().item()
-        layer = RowParallelLinear(self.world_size, 1, mesh, bias=False, device=self.device, dtype=torch.bfloat16)
-        layer.load_full(weight)
-        assert layer(x).item() == exact
-        if self.world_size > 2:
-            assert exact > 256
-
     def test_permuted_input_features(self):
         """Columns follow the order in which features arrive, as after a grouped-query projection."""
         mesh = self.set_up()
@@ -130,3 +119,24 @@ class TestRowParallelLinear(DistributedTest):
         layer = RowParallelLinear(16, 16, mesh, sequence_parallel=True, device=self.device)
         with pytest.raises(ValueError, match=rf"\(9, 1, 16\).*9.*{self.world_size}"):
             layer(torch.zeros(9, 1, 16 // self.world_size, device=self.device))
+
+
+class TestReduceDtype(DistributedTest):
+    world_size = [4, 8]
+
+    def test_partial_sums_are_added_in_reduce_dtype(self):
+        mesh = build_mesh(self.device.type, ParallelSizes(tp=self.world_size))
+        partial = cancelling(self.world_size).to(self.device)
+        for sequence in (False, True):
+            layer = RowParallelLinear(
+                self.world_size,
+                partial.shape[1],
+                mesh,
+                bias=False,
+                sequence_parallel=sequence,
+                device=self.device,
+                dtype=torch.bfloat16,
+            )
+            layer.load_full(partial.T)
+            y = layer(torch.ones(self.world_size, 1, device=self.device, dtype=torch.bfloat16))
+            assert (y == 1).all()

@@ -1,0 +1,24 @@
+"""Values whose sum over ranks shows in what precision it was taken."""
+
+import itertools
+
+import torch
+from torch import Tensor
+
+
+def cancelling(world_size: int) -> Tensor:
+    """One row per rank, bf16, whose rows add up to ones in fp32 and, in any order of addition, not in bf16.
+
+    One rank has 256, another 1, a third -256, in every column other ranks. In bf16 256 + 1 is 256, so a column whose
+    first two terms are these comes out 0. Two ranks cannot tell: bf16 rounds one addition as fp32 does in the end.
+
+    Returns:
+        shape (world_size, n * (n - 1) * (n - 2)) with n = world_size of 3 or more.
+    """
+    assert world_size > 2
+    columns = []
+    for large, small, opposite in itertools.permutations(range(world_size), 3):
+        column = torch.zeros(world_size)
+        column[large], column[small], column[opposite] = 256, 1, -256
+        columns.append(column)
+    return torch.stack(columns, dim=1).bfloat16()
