@@ -50,8 +50,9 @@ def test_samples_above_the_limit_are_counted(callers_folder):
 
 def test_the_table_does_not_depend_on_the_window(monkeypatch):
     monkeypatch.setenv("COLUMNS", "30")
-    table = rows(run("--strategy", "lpt").stdout)
-    assert len(table["lpt"]) == 8
+    stdout = run("--strategy", "lpt").stdout
+    assert "┃ strategy ┃ steps ┃ over bound ┃" in stdout
+    assert "┃ ms per batch ┃" in stdout
 
 
 @pytest.mark.parametrize(

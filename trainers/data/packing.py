@@ -147,6 +147,10 @@ def _best_fit(order: list[int], lengths: list[int], limit: int, num_ranks: int) 
     if above_bound():
         packings.append(_greedy(order, lengths, limit, num_ranks))
     fewest = min(map(len, packings))
+    # All bins of these steps filled alike, if the limit leaves the room for it: LPT over all of them at once.
+    filled_alike = _lpt(order, lengths, limit, fewest * num_ranks)
+    if len(filled_alike) == 1:
+        packings.append(_steps_of_bins([members for members in filled_alike[0] if members], lengths, limit, num_ranks))
     return min(
         (steps for steps in packings if len(steps) == fewest),
         key=lambda steps: sum(_fullest(step, lengths) for step in steps),

@@ -36,6 +36,13 @@ def test_another_packing_gives_another_picture(tmp_path):
     assert (imread(tmp_path / "lpt.png") != imread(tmp_path / "greedy.png")).any()
 
 
+def test_later_steps_are_drawn(tmp_path):
+    # The first step and the caption are the same; in the second step the samples change places.
+    write(tmp_path / "one.png", [30, 10, 20], 30, 1, ["greedy"])
+    write(tmp_path / "two.png", [30, 20, 10], 30, 1, ["greedy"])
+    assert (imread(tmp_path / "one.png") != imread(tmp_path / "two.png")).any()
+
+
 def test_an_unknown_format_is_named(tmp_path):
     with pytest.raises(ValueError, match="bmpx"):
         write(tmp_path / "picture.bmpx", [5], 30, 1)

@@ -147,6 +147,33 @@ class TestBestFit:
         packed = pack([10, 10, 10, 10], 100, 4)
         assert packed.minibatches == [[[0]], [[1]], [[2]], [[3]]]
 
+    @pytest.mark.parametrize(
+        "loads",
+        [
+            [[60, 34, 4], [54, 43], [50, 43], [59, 33], [30, 24, 21, 14]],  # LPT does not fit them into one step again
+            [[40, 39, 20], [35, 34, 26], [38, 37]],  # LPT fits them, but the fullest rank is no shorter
+        ],
+    )
+    def test_leaves_a_step_that_evening_out_would_not_help(self, loads):
+        lengths = list(itertools.chain(*loads))
+        indices = iter(range(len(lengths)))
+        bins = [list(itertools.islice(indices, len(load))) for load in loads]
+        (step,) = packing._steps_of_bins(bins, lengths, 100, len(bins))
+        assert sorted(step) == bins
+
+    @pytest.mark.parametrize("num_ranks", [4, 8])
+    @pytest.mark.parametrize("draw", ["lognormal", "uniform"])
+    def test_ranks_wait_for_each_other_no_longer_than_with_lpt(self, num_ranks, draw):
+        rng = np.random.default_rng(0)
+        waited = {"best_fit": 0.0, "lpt": 0.0}
+        for _ in range(20):
+            lengths = rng.integers(1, 4097, 128) if draw == "uniform" else np.exp(rng.normal(6.3, 0.9, 128)).astype(int)
+            lengths = [int(length) for length in np.clip(lengths, 1, 4096)]
+            for strategy in waited:
+                slots = num_ranks * tokens_of_slowest_ranks(pack(lengths, 4096, num_ranks, strategy), lengths)
+                waited[strategy] += 1 - sum(lengths) / slots
+        assert waited["best_fit"] < 0.5 * waited["lpt"]
+
     @pytest.mark.parametrize("num_ranks", [1, 4, 8])
     def test_realistic_batches_reach_the_bound(self, num_ranks):
         rng = np.random.default_rng(0)
