@@ -254,24 +254,25 @@ class TestGQAQKVColumnParallelLinear(DistributedTest):
                     assert torch.equal(weights[i], weight)
                     assert torch.equal(biases[i], bias)
 
-    def test_consolidation(self):
+    def test_consolidation(self, subtests):
         """Joined shards, taken in the inverse order, are the whole layers again, each key-value head once."""
         mesh = self.set_up()
-        heads = HEADS[self.world_size][0]
-        for order in ORDERS:
-            layout = GQALayout(*heads[:2], self.world_size, heads[2], order)
-            case = self.case(heads, 4, 24, PRECISIONS[0], False)
-            layer = GQAQKVColumnParallelLinear(
-                24, layout, 4, mesh, kv_mesh=build_kv_mesh(mesh, layout), bias=False, device=self.device
-            )
-            layer.load_full(case.weights)
-            orders = (layout.inverse_query_order(), layout.first_slots(), layout.first_slots())
-            for weight, full, back in zip(
-                (layer.weight_q, layer.weight_k, layer.weight_v), case.weights, orders, strict=True
-            ):
-                shards = [torch.empty_like(weight) for _ in range(self.world_size)]
-                torch.distributed.all_gather(shards, weight.detach())
-                assert torch.equal(torch.cat(shards)[head_rows(back, 4).to(self.device)], full)
+        for heads in HEADS[self.world_size]:
+            for order in ORDERS:
+                with subtests.test(heads=heads, order=order):
+                    layout = GQALayout(*heads[:2], self.world_size, heads[2], order)
+                    case = self.case(heads, 4, 24, PRECISIONS[0], False)
+                    kv_mesh = build_kv_mesh(mesh, layout)
+                    layer = GQAQKVColumnParallelLinear(
+                        24, layout, 4, mesh, kv_mesh=kv_mesh, bias=False, device=self.device
+                    )
+                    layer.load_full(case.weights)
+                    back = (layout.inverse_query_order(), layout.first_slots(), layout.first_slots())
+                    for name, full, heads_back in zip("qkv", case.weights, back, strict=True):
+                        weight = getattr(layer, f"weight_{name}").detach()
+                        shards = [torch.empty_like(weight) for _ in range(self.world_size)]
+                        torch.distributed.all_gather(shards, weight)
+                        assert torch.equal(torch.cat(shards)[head_rows(heads_back, 4).to(self.device)], full)
 
     def test_invalid_use_is_an_error(self):
         mesh = self.set_up()

@@ -9,8 +9,8 @@ from torch import Tensor
 def cancelling(world_size: int) -> Tensor:
     """One row per rank, bf16, whose rows add up to ones in fp32 and, in any order of addition, not in bf16.
 
-    One rank has 256, another 1, a third -256, in every column other ranks. In bf16 256 + 1 is 256, so a column whose
-    first two terms are these comes out 0. Two ranks cannot tell: bf16 rounds one addition as fp32 does in the end.
+    One rank has 1024, another 1, a third -1024, in every column other ranks. In bf16 +-1024 + 1 is +-1024: a column whose
+    first two terms are such a pair comes out 0. Two ranks cannot tell: bf16 rounds one addition as fp32 does in the end.
 
     Returns:
         shape (world_size, n * (n - 1) * (n - 2)) with n = world_size of 3 or more.
@@ -19,6 +19,6 @@ def cancelling(world_size: int) -> Tensor:
     columns = []
     for large, small, opposite in itertools.permutations(range(world_size), 3):
         column = torch.zeros(world_size)
-        column[large], column[small], column[opposite] = 256, 1, -256
+        column[large], column[small], column[opposite] = 1024, 1, -1024
         columns.append(column)
     return torch.stack(columns, dim=1).bfloat16()
