@@ -14,10 +14,12 @@ from testing.distributed.outcome import RankReport, observe
 from testing.distributed.reference import ModuleRef, Ref, unpack_named
 from testing.distributed.subtests import RankSubtests
 
-# Parameters of a test that every rank fills in for itself; pytest does not see the first four.
+# Parameters of a test that every rank fills in for itself; pytest does not see them.
 OF_RANK = ("rank", "world_size", "device", "mesh")
-FIXTURE, ATTRIBUTE = "fixture", "attribute"
+# Fixtures of pytest that every rank makes for itself.
 OF_RANK_FIXTURES = ("subtests", "monkeypatch")
+# Kinds of values that travel.
+FIXTURE, ATTRIBUTE = "fixture", "attribute"
 
 
 class Call(Protocol):

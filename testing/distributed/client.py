@@ -35,7 +35,7 @@ class ForkServer:
     """The server process and those forked from it for single modules."""
 
     def __init__(self) -> None:
-        """Start the process; ``wait`` for it before use."""
+        """Start the process and wait until it serves."""
         self.owner = os.getpid()
         self._channel, theirs = Channel.pair()
         self._log = os.memfd_create("fork-server-log")
@@ -104,7 +104,7 @@ def _fit(channel: Channel) -> bool:
     try:
         ready: Ready = channel.receive()[0]
     except EOFError:
-        return False
+        ready = Ready("it died")
     if ready.unfit:
         channel.close()
     return ready.unfit is None

@@ -43,7 +43,7 @@ def test_it(rank):
     result.stdout.fnmatch_lines(["[[]rank 1] last words"])
     if "string_at" in death:
         result.stdout.fnmatch_lines(["    ctypes.string_at(0)"])
-    assert result.duration < 10
+    assert result.duration < 20
 
 
 def run_timed(pytester, source):
@@ -77,7 +77,7 @@ def test_it(rank):
         ]
     )
     assert "broadcast(Float[3])" in result.stdout.str()
-    assert 2.5 < seconds < 5
+    assert 2.5 < seconds < 10
 
 
 def test_deadlock(pytester):
@@ -100,7 +100,7 @@ def test_it(rank):
     assert "in all_gather_object: all_gather(Long[1]), number 1 of group 'default_pg'" in output
     assert "in all_reduce(Float[3, 5]), number 1 of group 'default_pg'" in output
     assert "all_reduce(Int[7]), number 1 of group 'default_pg'" in output
-    assert 2.5 < seconds < 5
+    assert 2.5 < seconds < 10
 
 
 def test_deadlock_in_a_group_of_the_mesh(pytester):
@@ -139,7 +139,7 @@ def test_it(rank):
             "  (it wrote no stack; its process is stopped (T))",
         ]
     )
-    assert 2.5 < seconds < 5
+    assert 2.5 < seconds < 10
 
 
 def test_hung_teardown(pytester):
@@ -185,4 +185,4 @@ def test_it():
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(["--- ranks 0, 1: still ran when the target's TEST_TIMEOUT of * s was nearly over*"])
     result.stdout.fnmatch_lines(["*no time left to start ranks: the target's TEST_TIMEOUT of*"])
-    assert seconds < 6
+    assert seconds < 10

@@ -95,7 +95,8 @@ def test_rank_startup(capsys):
     for size in WORLD_SIZES:
         cells = [f"{min(r[size]):.2f} / {statistics.median(r[size]):.2f}" for r in results.values()]
         lines.append(f"| {size} | " + " | ".join(cells) + " |")
-    about = f"seconds, min / median; torch {torch.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores, load {load}"
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+    about = f"seconds, min / median; {versions}, {os.cpu_count()} cores, load {load}"
     with capsys.disabled():
         print("", about, "", *lines, sep="\n")
     folder = os.environ.get("TEST_UNDECLARED_OUTPUTS_DIR")

@@ -16,7 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 import torch
@@ -128,7 +128,7 @@ def _branch(parent: int, request: Supervise | Preload, channel: Channel) -> NoRe
         os._exit(1)
 
 
-def _import(module: ModuleRef) -> Any:
+def _import(module: ModuleRef) -> None:
     try:
         module.load()
     except BaseException:

@@ -7,11 +7,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import torch
 
 from testing.distributed.outcome import SubtestOutcome, observe
 
 # These end a block; anything else (SystemExit, KeyboardInterrupt) ends the test.
 _ENDS_BLOCK = (Exception, pytest.fail.Exception, pytest.skip.Exception, pytest.xfail.Exception)
+
+# Arguments of a block that travel as they are; of others, tensors say, only how they are shown.
+_PLAIN = (bool, int, float, str, type(None), torch.dtype)
 
 
 class RankSubtests:
@@ -29,7 +33,8 @@ class RankSubtests:
             yield
         except _ENDS_BLOCK as error:
             caught = error
-        self.outcomes.append(SubtestOutcome(msg, kwargs, observe(lambda: _raise(caught))))
+        shown = {name: value if isinstance(value, _PLAIN) else repr(value) for name, value in kwargs.items()}
+        self.outcomes.append(SubtestOutcome(msg, shown, observe(lambda: _raise(caught))))
 
 
 def _raise(error: BaseException | None) -> None:

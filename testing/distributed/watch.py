@@ -188,7 +188,8 @@ class Ranks:
         if state.stopped:
             state.where = _where(collective_of(threads[0]) if threads else None, wires.answer)
             if not threads:
-                state.stack = f"  (it wrote no stack; its process is {state_of(self._pids[rank])})"
+                what = state_of(self._pids[rank]) if self._pids else "not started"
+                state.stack = f"  (it wrote no stack; its process is {what})"
 
 
 def _where(name: str | None, answer: Where | None) -> str:
