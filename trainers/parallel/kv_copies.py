@@ -84,17 +84,21 @@ class _SumCopies(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-        layout, held = ctx.layout, ctx.layout.kv_heads(ctx.rank)
-        heads = layout.shared_heads(ctx.rank)
-        index = torch.tensor([heads.index(head) for head in held], device=grad.device)
         rest, copies = grad[: ctx.first_row], grad[ctx.first_row :]
-        parts = 1 if ctx.first_row == 0 else 2
-        slots = copies.reshape(parts, len(held), -1).to(ctx.dtype)
-        # A rank may hold a head twice, and others only some of its heads: sum by head, then hand each copy its sum.
-        sums = slots.new_zeros(parts, len(heads), slots.shape[-1]).index_add_(1, index, slots)
-        if ctx.group is not None:
-            sums = all_reduce(sums, ctx.group)
-        summed = sums.index_select(1, index).to(grad.dtype).view_as(copies)
+        held, heads = ctx.layout.kv_heads(ctx.rank), ctx.layout.shared_heads(ctx.rank)
+        if held == heads:
+            # The usual case: ranks that share heads hold the same ones, each once.
+            assert ctx.group is not None, "copies of a head that is held once are on other ranks"
+            summed = all_reduce(copies, ctx.group, ctx.dtype)
+        else:
+            # A rank may hold a head twice, and others only some of its heads: sum by head, then hand each copy its sum.
+            parts = 1 if ctx.first_row == 0 else 2
+            slots = copies.reshape(parts, len(held), -1).to(ctx.dtype)
+            index = torch.tensor([heads.index(head) for head in held], device=grad.device)
+            sums = slots.new_zeros(parts, len(heads), slots.shape[-1]).index_add_(1, index, slots)
+            if ctx.group is not None:
+                sums = all_reduce(sums, ctx.group)
+            summed = sums.index_select(1, index).to(grad.dtype).view_as(copies)
         return torch.cat([rest, summed]) if ctx.first_row else summed, None, None, None, None, None
 
 
