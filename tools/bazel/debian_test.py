@@ -69,7 +69,9 @@ def test_private_state(programs, debian_12, tmp_path):
 
 
 def test_mirror_that_answers_404(programs, debian_12, tmp_path):
-    programs("apt-get", TARGETS + "echo 'E: Failed to fetch http://mirror.test/libc6.deb  404  Not Found' >&2; exit 100")
+    programs(
+        "apt-get", TARGETS + "echo 'E: Failed to fetch http://mirror.test/libc6.deb  404  Not Found' >&2; exit 100"
+    )
     apt = debian.Apt(tmp_path / "apt")
     with pytest.raises(SetupError, match=r"(?s)fetching packages failed.*libc6.deb  404.*Nothing half-fetched is used"):
         apt.unpack(["libc6"], tmp_path / "root")

@@ -41,7 +41,9 @@ def test_unpacks_the_locked_wheel(index, tmp_path):
 
 def test_wrong_hash_names_the_wheel_and_leaves_nothing(index, tmp_path):
     index.write_text(f"tool==1.0 \\\n    --hash=sha256:{'0' * 64}\n")
-    with pytest.raises(SetupError, match=r"the wheel of tool .* does not have a hash of .*lock.txt; nothing of it is used"):
+    with pytest.raises(
+        SetupError, match=r"the wheel of tool .* does not have a hash of .*lock.txt; nothing of it is used"
+    ):
         wheels.fetch("tool", tmp_path / "out", lambda: PIP)
     assert not list((tmp_path / "out").glob("*.whl"))
 

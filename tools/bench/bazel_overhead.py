@@ -78,7 +78,9 @@ def measure(clone: Path, scratch: Path, runs: int) -> tuple[dict[str, float], di
         uv = next((scratch / "cache/trainyard").glob("uv-*/*.data/scripts/uv"))
         python = scratch / "venv/bin/python"
         run([str(uv), "venv", "--quiet", "--python", sys.executable, str(scratch / "venv")], clone, dict(os.environ))
-        locked = [line.split()[0] for line in (clone / "third_party/python/cpu.txt").read_text().splitlines() if "==" in line]
+        locked = [
+            line.split()[0] for line in (clone / "third_party/python/cpu.txt").read_text().splitlines() if "==" in line
+        ]
         pins = [pin for pin in locked if pin.split("==")[0] in PACKAGES]
         install = [str(uv), "pip", "install", "--quiet", "--python", str(python), "--index-strategy=unsafe-best-match"]
         run([*install, *pins], clone, {**os.environ, **registry.uv_environment_here()})

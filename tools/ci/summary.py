@@ -47,7 +47,7 @@ def count_xml(text: str) -> Counts:
 
 
 def _attempt(result: dict[str, Any]) -> Counts:
-    """The cases of one run (shard) of a target; a run that did not pass counts as a failure, whatever its report says."""
+    """The cases of one run (shard) of a target; one that did not pass has a failure, whatever its report says."""
     counts = Counts()
     for output in result.get("testActionOutput", []):
         if output.get("name") == "test.xml":
