@@ -69,7 +69,7 @@ def join(hardware: str, rank: int, world_size: int, store_path: str, timeout: fl
     if device.type == "cuda":
         _claim_cuda(device, world_size)
     if device.type == "xla":
-        importlib.import_module("torch_xla.distributed.xla_backend")  # registers the backend
+        importlib.import_module("torch_xla.distributed.xla_backend")  # keep: only the Neuron host has it
     dist.init_process_group(
         backend_for(device.type),
         store=FileStore(store_path, world_size),
