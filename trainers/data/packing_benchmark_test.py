@@ -47,6 +47,15 @@ def waiting(steps: list[list[int]]) -> float:
     return 1 - sum(map(sum, steps)) / sum(len(step) * max(step) for step in steps)
 
 
+def test_first_call(capsys):
+    rows = [
+        {"packer": packer, "s": f"{seconds(partial(one_rank, packer, 'lpt', LIMIT, 8, [1, 2, 3]), 1):.3f}"}
+        for packer in ("ours", "mini_trainer")
+    ]
+    with capsys.disabled():
+        report("packing_first_call", rows)
+
+
 @pytest.mark.parametrize("strategy", PUBLISHED)
 def test_our_packer_of_that_name_does_what_the_published_one_does(strategy):
     rng = Random(0)
@@ -113,15 +122,12 @@ def draw(rows: list[dict[str, object]], path: Path) -> None:
 
 
 def test_20000_lengths(capsys):
-    compiling = partial(one_rank, "mini_trainer", "lpt", LIMIT, 8, [1, 2, 3])
-    first_call = seconds(compiling, 1)
     rows = [
         row_of_20000(distribution, packer, strategy, partial(one_rank, packer, strategy, LIMIT, 8))
         for distribution in DISTRIBUTIONS
         for packer, strategy in PACKERS
     ]
     with capsys.disabled():
-        print(f"\nmini_trainer's lpt takes {first_call:.1f} s for its first call of a process: it compiles")
         report("packing_20000", rows)
 
 
