@@ -52,7 +52,6 @@ class Ranks:
         """Have the supervisor at the other end of ``control`` fork the ranks, which run ``call``."""
         self.states = [RankState() for _ in range(launch.world_size)]
         self._control = control
-        self._closing = False
         self._pids: list[int] = []
         self._wires: list[_Wires] = []
         self._selector = selectors.DefaultSelector()
@@ -78,7 +77,6 @@ class Ranks:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         """Kill what is left and wait until it is gone."""
-        self._closing = True
         self._control.finish_sending()
         until = time.monotonic() + _LEAVE
         while self._control in self._selector.get_map() and time.monotonic() < until:
@@ -157,7 +155,7 @@ class Ranks:
     def _hear_supervisor(self, message: Started | Ended) -> None:
         if isinstance(message, Started):
             self._pids = message.pids
-        elif not self._closing:  # else it was killed from here
+        else:
             self._hear_rank(message.rank)  # what it sent before it ended
             self.states[message.rank].code = message.code
 
