@@ -6,7 +6,9 @@ lengths beforehand can call `pack` once and `collate_packed` or `collate_padded`
 """
 
 import logging
+from array import array
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -203,12 +205,16 @@ def _counts(
 
 
 def _tensor(tokens: Tokens) -> torch.Tensor:
+    if isinstance(tokens, list) and tokens:
+        # Reads a list twice as fast as numpy, which first looks for its type, and nine times as fast as torch.
+        with suppress(TypeError):  # numpy says below what is wrong with it
+            return torch.frombuffer(array("q", tokens), dtype=torch.int64)
     if not isinstance(tokens, torch.Tensor):
-        # Through numpy: torch reads a list five times slower, and warns about arrays that it may not write to.
-        array = np.asarray(tokens)
-        if array.dtype.kind not in "iu":
-            raise ValueError(f"token ids and labels must be integers, got {array.dtype}")
-        tokens = torch.from_numpy(np.require(array, np.int64, "W"))
+        # Through numpy, because torch warns about arrays that it may not write to.
+        values = np.asarray(tokens)
+        if values.dtype.kind not in "iu":
+            raise ValueError(f"token ids and labels must be integers, got {values.dtype}")
+        tokens = torch.from_numpy(np.require(values, np.int64, "W"))
     elif tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
         raise ValueError(f"token ids and labels must be integers, got {tokens.dtype}")
     return tokens.long()

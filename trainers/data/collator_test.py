@@ -207,6 +207,7 @@ class TestInputs:
             ([1, 2], [1], r"sample 1 of a minibatch has input_ids of shape \[2\] and labels of shape \[1\]"),
             ([[1, 2]], [[1, 2]], r"sample 1 of a minibatch has input_ids of shape \[1, 2\]"),
             ([1.0], [1], "must be integers, got float64"),
+            (np.array([1.0]), [1], "must be integers, got float64"),
             (torch.tensor([1.0]), [1], "must be integers, got torch.float32"),
             (torch.tensor([True]), [1], "must be integers, got torch.bool"),
         ],
