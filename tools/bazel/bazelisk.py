@@ -6,9 +6,14 @@ import base64
 import hashlib
 import os
 import platform
+import re
 import shutil
+import ssl
 import subprocess
 import tarfile
+import threading
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 from tools.bazel import store
@@ -22,12 +27,44 @@ def gives(program: str, version: str, timeout_s: float = 120) -> bool:
     """Whether `program` (bazel or bazelisk) is, or can download, Bazel `version`."""
     environ = {**os.environ, "HOME": str(store.home()), "USE_BAZEL_VERSION": version}
     try:
-        result = subprocess.run(
-            [program, "--version"], env=environ, capture_output=True, text=True, check=False, timeout=timeout_s
+        process = subprocess.Popen(
+            [program, "--version"], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except OSError:
         return False
-    return result.returncode == 0 and result.stdout.split()[:2] == ["bazel", version]
+    with process:
+        watcher = threading.Thread(target=_give_up_early, args=(process,), daemon=True)
+        watcher.start()
+        try:
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        watcher.join(timeout_s)
+        assert process.stdout is not None
+        said = process.stdout.read()
+    return process.returncode == 0 and said.split()[:2] == ["bazel", version]
+
+
+def _give_up_early(process: subprocess.Popen[str]) -> None:
+    """Ends a bazelisk that downloads from where nothing can be reached: by itself it tries for 16 s and more."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        address = re.search(r"Downloading (https?://\S+?)(\.\.\.)?$", line.strip())
+        if address and not _reachable(address[1]):
+            process.kill()
+
+
+def _reachable(address: str) -> bool:
+    try:
+        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=10).close()
+    except urllib.error.HTTPError:
+        return True
+    except urllib.error.URLError as error:
+        # (a certificate that only this Python does not know is no reason to give up)
+        return isinstance(error.reason, ssl.SSLError)
+    except OSError:
+        return False
+    return True
 
 
 def provide(version: str) -> str | None:

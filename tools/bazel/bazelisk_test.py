@@ -1,7 +1,10 @@
 import base64
 import hashlib
+import http.server
 import platform
+import socket
 import tarfile
+import threading
 
 import pytest
 
@@ -63,3 +66,30 @@ def test_gives_waits_no_longer_than_asked(npm, tmp_path):
     hangs.write_text("#!/bin/sh\nexec sleep 60\n")
     hangs.chmod(0o755)
     assert not bazelisk.gives(str(hangs), "7.7.1", timeout_s=0.2)
+
+
+def downloading(address):
+    """A bazelisk that says where it downloads from, tries for a while, and succeeds in the end."""
+    tries = "for i in 1 2 3 4 5 6 7 8; do sleep 0.25; done"
+    return f'echo "2026/01/01 Downloading {address}..." >&2; {tries}; echo "bazel 7.7.1"'
+
+
+@pytest.fixture
+def server():
+    """The address of a server on the loopback that knows no file, as releases behind a login."""
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{found.server_port}/bazel"
+        found.shutdown()
+
+
+def test_download_from_where_nothing_answers_is_ended(npm):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    npm(downloading(f"http://127.0.0.1:{port}/bazel"))
+    assert bazelisk.provide("7.7.1") is None  # though it would have said its version
+
+
+def test_download_from_where_somebody_answers_is_waited_for(npm, server):
+    npm(downloading(server))
+    assert bazelisk.provide("7.7.1") is not None

@@ -107,15 +107,17 @@ def measure(clone: Path, scratch: Path, runs: int) -> tuple[dict[str, float], di
 
 def draw(steps: dict[str, float], times: dict[str, list[float]], path: Path) -> None:
     """Draws both measurements as bars."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.2), layout="constrained")
+    figure, (upper, lower) = plt.subplots(
+        2, 1, figsize=(9, 5.5), layout="constrained", height_ratios=[len(steps), len(times)]
+    )
     for axes, values, title in (
-        (left, steps, "bazelw on a new machine"),
-        (right, {name: statistics.median(runs) for name, runs in times.items()}, f"{LABEL} (median)"),
+        (upper, steps, "bazelw on a new machine, by step"),
+        (lower, {name: statistics.median(runs) for name, runs in times.items()}, f"{LABEL}, median"),
     ):
         bars = axes.barh(list(values), list(values.values()), color="#4477aa")
         axes.bar_label(bars, fmt="%.2f s", padding=3)
         axes.invert_yaxis()
-        axes.margins(x=0.18)
+        axes.margins(x=0.12)
         axes.set_title(title)
         axes.set_xlabel("seconds")
     figure.savefig(path, dpi=110)
