@@ -40,6 +40,7 @@ def reserve(
 
     Raises:
         TimeoutError: others kept them.
+      ValueError: another user keeps the folder for himself.
     """
     _make_shared(folder)
     give_up = time.monotonic() + timeout
@@ -64,11 +65,15 @@ def reserve(
 
 def _make_shared(folder: Path) -> None:
     """Makes a folder where every user of the host may add files, whatever the umask."""
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        return
-    folder.chmod(0o1777)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Also where it was there: whoever made it may have been ended before this line.
+    if folder.stat().st_uid == os.getuid():
+        folder.chmod(0o1777)
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"{folder}, where processes of all users lock devices, belongs to user {folder.stat().st_uid}, who keeps "
+            f"others out: have it opened (chmod 1777 {folder}) or removed"
+        )
 
 
 def _try_all(names: Sequence[str], count: int, folder: Path) -> dict[str, int]:

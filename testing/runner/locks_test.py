@@ -118,3 +118,17 @@ def test_other_users_may_take_devices_too(tmp_path: Path) -> None:
 
 def test_the_folder_is_shared_between_sandboxes() -> None:
     assert lock_folder().parent == Path("/dev/shm")
+
+
+def test_a_folder_left_closed_is_opened_again(tmp_path: Path) -> None:
+    folder = tmp_path / "locks"
+    folder.mkdir(mode=0o755)
+    reserve(["gpu-0"], 1, folder, timeout=1)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o1777
+
+
+def test_a_folder_that_another_user_keeps_closed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: tmp_path.stat().st_uid + 1)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ValueError, match=rf"chmod 1777 {tmp_path}"):
+        reserve(["gpu-0"], 1, tmp_path, timeout=1)
