@@ -4,33 +4,17 @@ import pytest
 import torch
 from torch import nn
 
-from testing.distributed.case import DistributedTest
 from testing.tolerances.tolerances import assert_close
 from trainers.parallel.column_linear import ColumnParallelLinear
-from trainers.parallel.linear_cases import ACTIVATION, BATCH, PRECISIONS, SEQUENCE, draw, exact_fp32, plain_linear
-from trainers.parallel.mesh import ParallelSizes, build_mesh
+from trainers.parallel.linear_cases import ACTIVATION, BATCH, PRECISIONS, SEQUENCE, draw, plain_linear, run_layer
+from trainers.parallel.tensor_parallel_case import TensorParallelTest
 
 MODES = ({}, {"gather_output": True}, {"sequence_parallel": True})
 
 
-def run(layer, x, grad_output):
-    x = x.detach().requires_grad_()
-    y = layer(x)
-    y.backward(grad_output.to(y.dtype))
-    return y.detach(), x.grad
-
-
-class TestColumnParallelLinear(DistributedTest):
+class TestColumnParallelLinear(TensorParallelTest):
     world_size = [2, 4, 8]
     timeout = 55
-
-    def set_up(self):
-        exact_fp32()
-        return build_mesh(self.device.type, ParallelSizes(tp=self.world_size))
-
-    def part(self, x, dim):
-        """This rank's contiguous part of a tensor."""
-        return x.chunk(self.world_size, dim)[self.rank]
 
     def test_outputs_and_gradients(self, subtests):
         mesh = self.set_up()
@@ -58,7 +42,7 @@ class TestColumnParallelLinear(DistributedTest):
         ).to_empty(device=self.device)
         layer.load_full(weight, bias)
         gather, sequence = "gather_output" in mode, "sequence_parallel" in mode
-        y, grad_x = run(
+        y, grad_x = run_layer(
             layer, self.part(x, 0) if sequence else x, grad_output if gather else self.part(grad_output, -1)
         )
         low = precision.computed_in
@@ -88,7 +72,7 @@ class TestColumnParallelLinear(DistributedTest):
                     return torch.cat([self.part(each, dim) for each in whole.chunk(stride, dim)], dim)
 
                 gather, sequence = "gather_output" in mode, "sequence_parallel" in mode
-                y, grad_x = run(
+                y, grad_x = run_layer(
                     layer, self.part(x, 0) if sequence else x, grad_output if gather else fused_part(grad_output, -1)
                 )
                 assert torch.equal(layer.weight, torch.cat([self.part(w, 0) for w in weights]))
@@ -110,7 +94,7 @@ class TestColumnParallelLinear(DistributedTest):
             )
             layer.load_full(weight, bias)
             sequence = "sequence_parallel" in mode
-            y, grad_x = run(
+            y, grad_x = run_layer(
                 layer,
                 self.part(x, 0) if sequence else x,
                 grad_output if "gather_output" in mode else self.part(grad_output, -1),

@@ -4,10 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from testing.distributed.case import DistributedTest
 from testing.tolerances.tolerances import assert_close
 from trainers.parallel.cross_entropy import vocab_parallel_cross_entropy
-from trainers.parallel.mesh import ParallelSizes, build_mesh
+from trainers.parallel.tensor_parallel_case import TensorParallelTest
 
 TOKENS, VOCABULARY = 24, 160
 
@@ -16,15 +15,8 @@ def draw(seed, *shape, scale=1.0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale
 
 
-class TestCrossEntropy(DistributedTest):
+class TestCrossEntropy(TensorParallelTest):
     world_size = [2, 4, 8]
-
-    def set_up(self):
-        return build_mesh(self.device.type, ParallelSizes(tp=self.world_size))
-
-    def part(self, x, dim=-1):
-        """This rank's contiguous part of a tensor."""
-        return x.chunk(self.world_size, dim)[self.rank]
 
     def target(self, ignored=(), ignore_index=-100):
         """First and last id of every rank's part, then any; some ignored."""
@@ -40,7 +32,7 @@ class TestCrossEntropy(DistributedTest):
         # The reference is torch in the precision in which ours computes, on the same rounded logits.
         precise = torch.promote_types(whole.dtype, torch.float32)
         plain = F.cross_entropy(whole.to(precise).flatten(0, -2), target.flatten(), **options)
-        own = self.part(whole.detach()).clone().requires_grad_()
+        own = self.part(whole.detach(), -1).clone().requires_grad_()
         before = own.detach().clone()
         loss = vocab_parallel_cross_entropy(own, target, mesh, **options)
         upstream = draw(5, *loss.shape).to(loss)
@@ -48,7 +40,7 @@ class TestCrossEntropy(DistributedTest):
         plain.backward(upstream.view_as(plain))
         assert loss.dtype == precise and own.grad.dtype == own.dtype
         assert_close(loss.flatten(), plain.detach().flatten(), "loss")
-        assert_close(own.grad, self.part(whole.grad), "gradient")
+        assert_close(own.grad, self.part(whole.grad, -1), "gradient")
         assert torch.equal(own, before), "the logits were overwritten"
 
     def test_losses_and_gradients(self, subtests):
@@ -91,7 +83,7 @@ class TestCrossEntropy(DistributedTest):
         mesh = self.set_up()
         target = torch.full((TOKENS,), -100, device=self.device)
         for smoothing in (0.0, 0.1):
-            logits = self.part(draw(1, TOKENS, VOCABULARY)).to(self.device).requires_grad_()
+            logits = self.part(draw(1, TOKENS, VOCABULARY), -1).to(self.device).requires_grad_()
             loss = vocab_parallel_cross_entropy(logits, target, mesh, label_smoothing=smoothing)
             loss.backward()
             assert loss.item() == 0
@@ -109,13 +101,13 @@ class TestCrossEntropy(DistributedTest):
         mesh = self.set_up()
         logits = draw(1, TOKENS, VOCABULARY, scale=4.0).bfloat16().to(self.device)
         expected = F.cross_entropy(logits.float(), self.target())
-        loss = vocab_parallel_cross_entropy(self.part(logits).contiguous(), self.target(), mesh)
+        loss = vocab_parallel_cross_entropy(self.part(logits, -1).contiguous(), self.target(), mesh)
         assert loss.dtype == torch.float32
         assert_close(loss, expected, "loss", torch.float32)
 
     def test_invalid_use_is_an_error(self):
         mesh = self.set_up()
-        logits = self.part(draw(1, TOKENS, VOCABULARY)).to(self.device)
+        logits = self.part(draw(1, TOKENS, VOCABULARY), -1).to(self.device)
         with pytest.raises(ValueError, match=rf"\({TOKENS}, .*\(3,\)"):
             vocab_parallel_cross_entropy(logits, self.target()[:3], mesh)
         for smoothing in (-0.1, 1.1):

@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from testing.distributed.case import DistributedTest
 from testing.tolerances.tolerances import assert_close
 from trainers.parallel.embedding import ParallelEmbedding
-from trainers.parallel.mesh import ParallelSizes, build_mesh
+from trainers.parallel.tensor_parallel_case import TensorParallelTest
 
 VOCABULARY, DIM, BATCH, SEQUENCE = 48, 20, 3, 16
 
@@ -16,15 +15,8 @@ def draw(seed, *shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-class TestParallelEmbedding(DistributedTest):
+class TestParallelEmbedding(TensorParallelTest):
     world_size = [2, 4, 8]
-
-    def set_up(self):
-        return build_mesh(self.device.type, ParallelSizes(tp=self.world_size))
-
-    def part(self, x, dim=0):
-        """This rank's contiguous part of a tensor."""
-        return x.chunk(self.world_size, dim)[self.rank]
 
     def ids(self):
         """Every id at least once, most of them in some rank's part only."""
@@ -55,10 +47,10 @@ class TestParallelEmbedding(DistributedTest):
                         ).to_empty(device=self.device)
                         layer.load_full(whole)
                         out = layer(ids)
-                        out.backward(self.part(grad.transpose(0, 1)) if sequence else grad)
+                        out.backward(self.part(grad.transpose(0, 1), 0) if sequence else grad)
                         # A row and zeros add up to the row, whatever the order and the dtype.
-                        assert torch.equal(out, self.part(y.transpose(0, 1)) if sequence else y)
-                        assert_close(layer.weight.grad, self.part(plain.weight.grad), "weight gradient")
+                        assert torch.equal(out, self.part(y.transpose(0, 1), 0) if sequence else y)
+                        assert_close(layer.weight.grad, self.part(plain.weight.grad, 0), "weight gradient")
                         if padding_idx is not None:
                             padding_row = layer.row_index() == padding_idx % VOCABULARY
                             assert layer.weight.grad[padding_row.to(self.device)].count_nonzero() == 0
@@ -70,7 +62,7 @@ class TestParallelEmbedding(DistributedTest):
             plain = nn.Embedding(VOCABULARY, DIM, padding_idx).to(self.device)
             torch.manual_seed(7)
             layer = ParallelEmbedding(VOCABULARY, DIM, mesh, padding_idx=padding_idx, device=self.device)
-            assert torch.equal(layer.weight, self.part(plain.weight))
+            assert torch.equal(layer.weight, self.part(plain.weight, 0))
 
     def test_resize_keeps_rows_and_owners_by_id(self, subtests):
         mesh, n = self.set_up(), self.world_size
@@ -95,7 +87,7 @@ class TestParallelEmbedding(DistributedTest):
                     torch.set_rng_state(generator)
                     fresh = torch.randn(max(0, size - VOCABULARY), DIM).to(self.device, dtype)
                     now = torch.cat([whole[:size].to(dtype), fresh])
-                    assert torch.equal(layer.weight, self.part(now))
+                    assert torch.equal(layer.weight, self.part(now, 0))
                     ids = torch.arange(size, device=self.device).view(1, -1)
                     assert torch.equal(layer(ids)[0], now)
                     layer(ids).sum().backward()

@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from testing.distributed.case import DistributedTest
 from testing.tolerances.tolerances import assert_close
 from trainers.parallel.gqa_layout import GQALayout
 from trainers.parallel.gqa_linear import GQAQKVColumnParallelLinear
 from trainers.parallel.kv_copies import build_kv_mesh
-from trainers.parallel.linear_cases import ACTIVATION, BATCH, PRECISIONS, SEQUENCE, draw, exact_fp32, plain_linear
+from trainers.parallel.linear_cases import ACTIVATION, BATCH, PRECISIONS, SEQUENCE, draw, plain_linear
 from trainers.parallel.mesh import ParallelSizes, build_mesh
 from trainers.parallel.row_linear import RowParallelLinear
 from trainers.parallel.sharding import head_rows
+from trainers.parallel.tensor_parallel_case import TensorParallelTest
 
 ORDERS = ("tiled", "adjacent")
 MODES = ({}, {"gather_output": True}, {"sequence_parallel": True})
@@ -44,17 +44,9 @@ class Case(NamedTuple):
     plain: tuple
 
 
-class TestGQAQKVColumnParallelLinear(DistributedTest):
+class TestGQAQKVColumnParallelLinear(TensorParallelTest):
     world_size = [2, 4, 8]
     timeout = 55
-
-    def set_up(self):
-        exact_fp32()
-        return build_mesh(self.device.type, ParallelSizes(tp=self.world_size))
-
-    def part(self, x, dim):
-        """This rank's contiguous part of a tensor."""
-        return x.chunk(self.world_size, dim)[self.rank]
 
     def held(self, x, layout, dim):
         """This rank's part of ``x`` (.., K, m, features, ..), heads and copies flattened in the layout's order."""
@@ -292,7 +284,7 @@ class TestGQAQKVColumnParallelLinear(DistributedTest):
             build_kv_mesh(build_mesh(self.device.type, ParallelSizes(dp=2, tp=tp // 2))["tp"], layout)
 
 
-class TestDataParallelReplicas(DistributedTest):
+class TestDataParallelReplicas(TensorParallelTest):
     """Replicas have groups of their own."""
 
     parallel_sizes = {"dp": 2, "tp": 2}

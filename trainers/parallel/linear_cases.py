@@ -61,6 +61,9 @@ def plain_linear(x: Tensor, weight: Tensor, bias: Tensor | None, grad_output: Te
     return Plain(y.detach(), x.grad, weight.grad, None if bias is None else bias.grad)
 
 
-def exact_fp32() -> None:
-    """Keep fp32 products on a GPU in fp32: TF32 has the mantissa of fp16, far outside the fp32 bound."""
-    torch.set_float32_matmul_precision("highest")
+def run_layer(layer: torch.nn.Module, x: Tensor, grad_output: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Run a layer forward and backward; its output and the gradient of its input."""
+    x = x.detach().requires_grad_()
+    y = layer(x)
+    y.backward(grad_output.to(y.dtype))
+    return y.detach(), x.grad

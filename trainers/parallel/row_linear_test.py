@@ -4,35 +4,20 @@ import pytest
 import torch
 from torch import nn
 
-from testing.distributed.case import DistributedTest
 from testing.tolerances.tolerances import assert_close
-from trainers.parallel.linear_cases import ACTIVATION, BATCH, PRECISIONS, SEQUENCE, draw, exact_fp32, plain_linear
+from trainers.parallel.linear_cases import ACTIVATION, BATCH, PRECISIONS, SEQUENCE, draw, plain_linear, run_layer
 from trainers.parallel.mesh import ParallelSizes, build_mesh
 from trainers.parallel.row_linear import RowParallelLinear
 from trainers.parallel.sum_cases import cancelling
+from trainers.parallel.tensor_parallel_case import TensorParallelTest
 
 MODES = ({}, {"input_is_parallel": False}, {"sequence_parallel": True})
 SIZES = ((8192, 2048), (400, 300))
 
 
-def run(layer, x, grad_output):
-    x = x.detach().requires_grad_()
-    y = layer(x)
-    y.backward(grad_output.to(y.dtype))
-    return y.detach(), x.grad
-
-
-class TestRowParallelLinear(DistributedTest):
+class TestRowParallelLinear(TensorParallelTest):
     world_size = [2, 4, 8]
     timeout = 55
-
-    def set_up(self):
-        exact_fp32()
-        return build_mesh(self.device.type, ParallelSizes(tp=self.world_size))
-
-    def part(self, x, dim):
-        """This rank's contiguous part of a tensor."""
-        return x.chunk(self.world_size, dim)[self.rank]
 
     def test_outputs_and_gradients(self, subtests):
         mesh = self.set_up()
@@ -65,7 +50,9 @@ class TestRowParallelLinear(DistributedTest):
         ).to_empty(device=self.device)
         layer.load_full(weight, bias)
         whole, sequence = "input_is_parallel" in mode, "sequence_parallel" in mode
-        y, grad_x = run(layer, x if whole else self.part(x, -1), self.part(grad_output, 0) if sequence else grad_output)
+        y, grad_x = run_layer(
+            layer, x if whole else self.part(x, -1), self.part(grad_output, 0) if sequence else grad_output
+        )
         assert_close(y, self.part(plain.output, 0) if sequence else plain.output, "output", low)
         assert_close(grad_x, plain.grad_input if whole else self.part(plain.grad_input, -1), "input gradient", low)
         assert_close(layer.weight.grad, self.part(plain.grad_weight, 1), "weight gradient", low)
@@ -121,7 +108,7 @@ class TestRowParallelLinear(DistributedTest):
             layer(torch.zeros(9, 1, 16 // self.world_size, device=self.device))
 
 
-class TestReduceDtype(DistributedTest):
+class TestReduceDtype(TensorParallelTest):
     world_size = [4, 8]
 
     def test_partial_sums_are_added_in_reduce_dtype(self):
