@@ -1,3 +1,5 @@
+import sys
+
 import hypothesis
 import pytest
 
@@ -190,6 +192,12 @@ def test_shard_whose_tests_skip_while_they_run_is_red(run):
 
 
 # World sizes, markers, warnings
+
+
+@pytest.fixture(autouse=True)
+def torch_not_imported(monkeypatch):
+    """The inner runs are in this process, where tests of other files may have imported torch."""
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
 
 
 RANKS = """
