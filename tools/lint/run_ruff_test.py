@@ -63,3 +63,12 @@ def test_a_ruff_that_does_not_start_is_an_error(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(run_ruff, "run_python_module", lambda *arguments: failed)
     with pytest.raises(ValueError, match="FileNotFoundError: ruff"):
         run_ruff.check(tmp_path)
+
+
+def test_snippets_in_prose_are_left_as_they_are(tmp_path: Path) -> None:
+    root = repo(tmp_path, CLEAN)
+    text = '# Doc\n\n```python\npy_library(name = "x")\n```\n'
+    (root / "README.md").write_text(text)
+    assert run_ruff.check(root) == []
+    run_ruff.fix(root)
+    assert (root / "README.md").read_text() == text
