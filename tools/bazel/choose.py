@@ -18,7 +18,7 @@ from tools.bazel.progress import SetupError, say, step
 
 ROOT = Path(__file__).resolve().parents[2]
 WORLDS = ("online", "offline")
-# (the rule set's sources below; a change of them must give another entry of the cache)
+# What decides the content of a cache entry: a change of these files gives another one.
 _RECIPE = ("debian.py", "relocate.py", "requirements.txt")
 
 
@@ -53,7 +53,8 @@ def bazel(version: str) -> Bazel:
     if forced and forced not in WORLDS:
         raise SetupError(f"BAZELW_WORLD={forced}: it is {' or '.join(WORLDS)}, or unset to find out")
     found = _on_path(version)
-    if found is None and forced != "offline" and not _entry(f"bazel-{version}").exists():
+    decided = _entry(f"bazel-{version}").exists()
+    if found is None and (forced == "online" or not (forced or decided)):
         found = bazelisk.provide(version)
     if found is None:
         if forced == "online":
@@ -138,9 +139,9 @@ def _world(program: str, version: str) -> str:
     """Asks Bazel itself, once, whether its registry can be reached."""
     kept = store.root() / "world.json"
     key = f"{program} {version}"
-    with_key = json.loads(kept.read_text()) if kept.exists() else {}
-    if key in with_key:
-        return str(with_key[key])
+    answers = json.loads(kept.read_text()) if kept.exists() else {}
+    if key in answers:
+        return str(answers[key])
     with step("asking Bazel whether its module registry can be reached"):
         result = subprocess.run(
             [program, "mod", "--config=online", "dump_repo_mapping", ""],
@@ -156,5 +157,5 @@ def _world(program: str, version: str) -> str:
     world = "offline" if result.returncode else "online"
     say(f"the registry can{'not' if world == 'offline' else ''} be reached: {world} from now on ({kept})")
     store.root().mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps({**with_key, key: world}, indent=1))
+    kept.write_text(json.dumps({**answers, key: world}, indent=1))
     return world

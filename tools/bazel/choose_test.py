@@ -97,3 +97,11 @@ def test_bazelw_without_python(tmp_path):
     result = subprocess.run(["/bin/sh", str(bazelw)], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
     assert result.returncode == 1
     assert f"no Python 3.10 or later on PATH ({tmp_path}): install python3.11" in result.stderr
+
+
+def test_forcing_online_asks_for_a_download_though_one_was_assembled(machine, monkeypatch):
+    choose._entry(f"bazel-{VERSION}").mkdir()
+    monkeypatch.setattr(bazelisk, "provide", lambda version: machine("downloaded", answers(version)))
+    assert choose.bazel(VERSION).program == "assembled"  # the decision is kept
+    monkeypatch.setenv("BAZELW_WORLD", "online")
+    assert choose.bazel(VERSION).program.endswith("/downloaded")
