@@ -7,12 +7,13 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
-from tools.bazel import bazelisk, relocate, store, wheels
+from tools.bazel import bazelisk, registry, relocate, store, wheels
 from tools.bazel.debian import Apt
 from tools.bazel.progress import SetupError, say, step
 
@@ -88,21 +89,62 @@ def uv() -> Path:
 
 def write_rc(chosen: Bazel, uv_program: Path, uv_environment: dict[str, str]) -> Path:
     """Writes the options that hold for this machine to a file for `--bazelrc`; returns its path."""
-    lines = [f"common --repo_env=TRAINYARD_UV={uv_program}"]
-    lines += [f'common "--repo_env={key}={value}"' for key, value in sorted(uv_environment.items())]
+    options = [f"--repo_env=TRAINYARD_UV={uv_program}"]
+    options += [f"--repo_env={key}={value}" for key, value in sorted(uv_environment.items())]
     if chosen.share is not None:
-        lines += [f"common {flag}" for flag in relocate.module_overrides(chosen.share)]
-        # Bazel's sandbox has a /tmp of its own, which would hide an install base below the machine's.
+        options += relocate.module_overrides(chosen.share)
+        # Bazel's sandbox has a /tmp of its own, which would hide an install base below the machine's, and this file.
         if chosen.share.is_relative_to("/tmp"):
-            lines.append(f"common --sandbox_add_mount_pair={chosen.share.parent}")
-    lines.append(f"common --config={chosen.world}")
-    text = "".join(f"{line}\n" for line in lines)
-    path = store.root() / f"rc-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+            options.append(f"--sandbox_add_mount_pair={store.root()}")
+    options.append(f"--config={chosen.world}")
+    # The name comes from all but the last line, which may therefore have the name in it.
+    identity = repr((chosen.program, chosen.startup, chosen.environ, options))
+    path = store.root() / f"rc-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    options.append(f"--repo_env=TRAINYARD_BAZEL={shlex.join(_portable(chosen, path))}")
     if not path.exists():
         with tempfile.NamedTemporaryFile("w", dir=store.root(), delete=False) as file:
-            file.write(text)
+            file.write("".join(f"common {_quoted(option)}\n" for option in options))
         os.replace(file.name, path)
     return path
+
+
+def command(chosen: Bazel, rc: Path) -> tuple[str, ...]:
+    """The command that runs `chosen` with the options of `rc`; further startup options may follow."""
+    return (chosen.program, *chosen.startup, f"--bazelrc={rc}")
+
+
+def witnesses() -> list[str] | None:
+    """The files and folders that the choice of Bazel and its rc come from; None if they do not tell all.
+
+    A script on PATH, such as a version manager's shim, may answer differently tomorrow though it is the same.
+    """
+    here = Path(__file__).parent
+    folders = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep)]
+    programs = [folder / name for folder in folders for name in ("bazel", "bazelisk")]
+    if any(map(_is_script, programs)):
+        return None
+    tool = [ROOT / ".bazelversion", here, *(path for path in here.iterdir() if path.suffix in (".py", ".txt"))]
+    cache = [store.root(), store.root() / "world.json", *store.root().glob("*/.complete")]
+    return [str(path) for path in (*tool, *cache, *registry.pip_files(os.environ), *programs)]
+
+
+def _is_script(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(2) == b"#!"
+    except OSError:
+        return False
+
+
+def _portable(chosen: Bazel, rc: Path) -> tuple[str, ...]:
+    """`command` with the variables that it needs."""
+    variables = [f"{key}={value}" for key, value in sorted(chosen.environ.items())]
+    return (*(["env", *variables] if variables else []), *command(chosen, rc))
+
+
+def _quoted(option: str) -> str:
+    """An option as Bazel's rc files spell it."""
+    return '"' + option.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _entry(kind: str) -> Path:

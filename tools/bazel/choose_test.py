@@ -1,5 +1,8 @@
 import os
+import shlex
+import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -48,9 +51,9 @@ def test_matching_bazel_on_path_without_a_registry(machine, monkeypatch, tmp_pat
     chosen = choose.bazel(VERSION)
     assert (chosen.program, chosen.world) == (program, "offline")
     rc = choose.write_rc(chosen, tmp_path / "uv", {"UV_INDEX": "file:///a file:///b"}).read_text().splitlines()
-    assert f"common --override_module=rules_python={chosen.share}/rules/python" in rc
+    assert f'common "--override_module=rules_python={chosen.share}/rules/python"' in rc
     assert 'common "--repo_env=UV_INDEX=file:///a file:///b"' in rc
-    assert rc[-1] == "common --config=offline"
+    assert 'common "--config=offline"' in rc
 
 
 def test_workspace_that_does_not_load_is_no_missing_registry(machine):
@@ -88,6 +91,25 @@ def test_rc_changes_its_name_with_its_content(machine, tmp_path):
     first = choose.write_rc(Bazel("b", "online"), tmp_path / "uv", {})
     assert first == choose.write_rc(Bazel("b", "online"), tmp_path / "uv", {})
     assert first != choose.write_rc(Bazel("b", "online"), tmp_path / "uv", {"SSL_CERT_FILE": "/ca"})
+
+
+def test_rc_says_how_this_very_bazel_is_started(machine, tmp_path):
+    chosen = Bazel("/it's/a b/bazel", "online", ('--startup=$x\\\\"',), {"USE_BAZEL_VERSION": VERSION})
+    rc = choose.write_rc(chosen, tmp_path / "uv", {})
+    (said,) = (line for line in rc.read_text().splitlines() if "TRAINYARD_BAZEL" in line)
+    common, option = shlex.split(said)  # (Bazel reads quotes and backslashes as the shell does)
+    assert common == "common"
+    words = shlex.split(option.removeprefix("--repo_env=TRAINYARD_BAZEL="))
+    assert words[:2] == ["env", f"USE_BAZEL_VERSION={VERSION}"]
+    assert tuple(words[2:]) == choose.command(chosen, rc) == (chosen.program, *chosen.startup, f"--bazelrc={rc}")
+
+
+def test_rc_of_a_cache_below_tmp_is_seen_in_the_sandbox(machine, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", tempfile.mkdtemp(dir="/tmp"))
+    store.root().mkdir()
+    rc = choose.write_rc(Bazel("b", "offline", share=store.root() / "x/share"), store.root() / "uv", {})
+    assert f'common "--sandbox_add_mount_pair={store.root()}"' in rc.read_text().splitlines()
+    shutil.rmtree(store.root().parent)
 
 
 def test_bazelw_without_python(tmp_path):

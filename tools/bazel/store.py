@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import os
-import pwd
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tools.bazel import kept
 from tools.bazel.progress import SetupError, say
 
 _COMPLETE = ".complete"
@@ -18,12 +17,12 @@ _COMPLETE = ".complete"
 
 def home() -> Path:
     """The user's home folder, also where HOME is not set."""
-    return Path(os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir)
+    return Path(kept.home())
 
 
 def root() -> Path:
     """The cache folder of this project: `$XDG_CACHE_HOME/trainyard`, by default `~/.cache/trainyard`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "trainyard"
+    return Path(kept.cache())
 
 
 @contextlib.contextmanager
@@ -84,11 +83,3 @@ def ensure(name: str, build: Callable[[Path], None], *, needs_mb: int) -> Path:
             build(folder)
             (folder / _COMPLETE).touch()
     return folder
-
-
-def user() -> str:
-    """The user's name, also where USER is not set."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())

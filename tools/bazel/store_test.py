@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.bazel import store
+from tools.bazel import kept, store
 from tools.bazel.progress import SetupError
 
 
@@ -48,7 +48,7 @@ def test_interrupted_build_is_removed_and_built_again(cache, capsys):
 def test_killed_build_is_removed_and_built_again(cache):
     script = """
         import os, signal
-        from tools.bazel import store
+        from tools.bazel import kept, store
         def build(folder):
             (folder / "half").write_text("torn")
             os.kill(os.getpid(), signal.SIGKILL)
@@ -65,7 +65,7 @@ def test_killed_build_is_removed_and_built_again(cache):
 def test_two_at_once_build_once(cache):
     script = """
         import os, time
-        from tools.bazel import store
+        from tools.bazel import kept, store
         def build(folder):
             (folder / f"by-{os.getpid()}").touch()
             time.sleep(0.5)
@@ -104,4 +104,4 @@ def test_folder_that_is_a_file(tmp_path, monkeypatch):
 def test_home_without_environment(monkeypatch):
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert store.root() == Path(os.path.expanduser(f"~{store.user()}")) / ".cache/trainyard"
+    assert store.root() == Path(os.path.expanduser(f"~{kept.user()}")) / ".cache/trainyard"
