@@ -24,7 +24,14 @@ py_library(
 )
 """
 
-def _wheel_impl(rctx):
+_STAMP_DECLARED = """\
+{requirement}
+{interpreter}
+declared, not installed (TRAINYARD_WHEELS=declare): nothing that imports it can run
+"""
+
+def _install(rctx):
+    """Writes the wheel's content to `site-packages`, and its stamp."""
     uv = rctx.os.environ.get("TRAINYARD_UV") or rctx.which("uv")
     if not uv:
         fail("uv, which installs the locked wheels, is not here: start Bazel through ./bazelw, or put uv on PATH")
@@ -55,6 +62,23 @@ def _wheel_impl(rctx):
     )
     if finish.return_code:
         fail("cannot prepare {}: {}{}".format(rctx.attr.requirement.partition(" ")[0], finish.stdout, finish.stderr))
+
+def _declare(rctx):
+    """Writes an empty `site-packages`, and a stamp that knows the locked line and the interpreter alone."""
+    rctx.file("site-packages/.declared")
+    rctx.file("stamp.txt", _STAMP_DECLARED.format(
+        interpreter = rctx.read(Label("@host_python//:fingerprint.txt")).strip(),
+        requirement = rctx.attr.requirement,
+    ))
+
+def _wheel_impl(rctx):
+    mode = rctx.getenv("TRAINYARD_WHEELS")
+    if mode == "declare":
+        _declare(rctx)
+    elif mode:
+        fail("TRAINYARD_WHEELS={}: it is `declare`, for a look at the graph without wheels, or unset".format(mode))
+    else:
+        _install(rctx)
     rctx.file("BUILD.bazel", _BUILD.format(
         deps = repr(rctx.attr.deps),
         tags = repr(["wheel={}=={}".format(rctx.attr.dist, rctx.attr.version)]),

@@ -1,0 +1,114 @@
+"""Wheels as Bazel sees them: declared for a look at the graph, and installed from a folder."""
+
+import hashlib
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tools.bazel import host_bazel
+
+HERE = Path(__file__).parent
+DECLARED = ["--repo_env=TRAINYARD_WHEELS=declare", "--repo_env=TRAINYARD_UV=/nowhere/uv"]
+MODULE = """\
+bazel_dep(name = "bazel_skylib", version = "1.9.0")
+bazel_dep(name = "platforms", version = "1.0.0")
+bazel_dep(name = "rules_python", version = "1.8.5")
+
+python = use_extension("//third_party/python:extension.bzl", "python")
+python.host(version = "3.11")
+use_repo(python, "host_python")
+
+pip = use_extension("//third_party/python:extension.bzl", "pip")
+pip.lock(hub = "own", lock = "//third_party/python:own.txt")
+pip.lock(hub = "pypi", lock = "//third_party/python:cpu.txt")
+use_repo(pip, "own", "pypi")
+"""
+
+
+class Server:
+    """One Bazel server on a workspace with the repo's lock and one of its own."""
+
+    def __init__(self, workspace, output):
+        self.workspace = workspace
+        self.startup = [*host_bazel.command(), f"--output_user_root={output}"]
+
+    def run(self, *arguments):
+        return subprocess.run([*self.startup, *arguments], cwd=self.workspace, capture_output=True, text=True)
+
+    def repository(self, label, *options):
+        """The repository of the wheel `label`, fetched with further options."""
+        where = [f"--repo_env=TRAINYARD_PYTHON={sys.executable}", "--repo_env=UV_OFFLINE=1"]
+        where += [f"--repo_env=UV_FIND_LINKS={self.workspace}/links"]
+        result = self.run("query", f"deps({label}, 1)", *where, *options)
+        assert result.returncode == 0, result.stderr
+        (package,) = (line for line in result.stdout.splitlines() if line.endswith("//:pkg"))
+        base = Path(self.run("info", "output_base").stdout.strip())
+        return base / "external" / package.removesuffix("//:pkg").lstrip("@")
+
+
+@pytest.fixture(scope="module")
+def bazel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bazel")
+    workspace = folder / "workspace"
+    target = workspace / "third_party/python"
+    target.mkdir(parents=True)
+    (workspace / "links").mkdir()
+    host_bazel.make_workspace(workspace)
+    for name in ("extension.bzl", "finish_wheel.py", "hub.bzl", "interpreter.bzl", "lock.bzl", "wheel.bzl", "cpu.txt"):
+        (target / name).write_text((HERE / name).read_text())
+    (target / "BUILD.bazel").touch()
+    (target / "own.txt").write_text(
+        f"part==2.0 \\\n    --hash=sha256:{0:064}\n    # via tool\n"
+        f"tool==1.0 \\\n    --hash=sha256:{make_wheel(workspace / 'links')}\n"
+    )
+    (workspace / "MODULE.bazel").write_text(MODULE)
+    server = Server(workspace, folder / "output")
+    yield server
+    server.run("shutdown")
+
+
+def make_wheel(folder):
+    """Writes the wheel of `tool`; returns its digest."""
+    wheel = folder / "tool-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("tool.py", "x = 1\n")
+        archive.writestr("tool-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tool\nVersion: 1.0\n")
+        archive.writestr("tool-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("tool-1.0.dist-info/RECORD", "tool.py,,\n")
+    return hashlib.sha256(wheel.read_bytes()).hexdigest()
+
+
+def test_declared_wheel_of_the_lock_takes_neither_uv_nor_a_registry(bazel):
+    wheel = bazel.repository("@pypi//torch", *DECLARED)
+    stamp = (wheel / "stamp.txt").read_text().splitlines()
+    (locked,) = [line for line in (HERE / "cpu.txt").read_text().splitlines() if line.startswith("torch==")]
+    assert stamp[0].startswith(locked.split()[0] + " --hash=sha256:")
+    assert " ".join(sys.version.split()) in stamp[1]
+    assert stamp[2].startswith("declared, not installed")
+    assert not [path for path in (wheel / "site-packages").iterdir() if not path.name.startswith(".")]
+
+
+def test_declared_and_installed_differ_in_content_alone(bazel):
+    def content(*options):
+        wheel = bazel.repository("@own//tool", *options)
+        return (wheel / "BUILD.bazel").read_text(), (wheel / "stamp.txt").read_text(), (wheel / "site-packages/tool.py")
+
+    declared = content(*DECLARED)
+    assert not declared[2].exists()
+    installed = content()  # (in the same server: the variable is tracked)
+    assert installed[2].read_text() == "x = 1\n"
+    assert installed[0] == declared[0]
+    assert "@own//part" in declared[0]
+    assert installed[1] != declared[1]
+    assert "declared" not in installed[1]
+    assert content(*DECLARED)[1] == declared[1]
+    assert not declared[2].exists()
+
+
+def test_unknown_mode_is_refused(bazel):
+    result = bazel.run("query", "@own//tool:all + deps(@own//tool)", "--repo_env=TRAINYARD_WHEELS=declared")
+    assert result.returncode
+    assert "TRAINYARD_WHEELS=declared: it is `declare`" in result.stderr
