@@ -1,0 +1,175 @@
+"""A Bazel server of our own on a checkout of our own: questions about a tree disturb nobody."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+# Seconds after which an idle server ends; the next question starts another.
+_IDLE_SECONDS = 1800
+_QUIET = ("--noshow_progress", "--color=no", "--curses=no", "--ui_event_filters=-info", "--noshow_loading_progress")
+# A test that cannot run in a configuration has no actions there; it is no error to ask for them.
+_CONFIGURED = ("--skip_incompatible_explicit_targets",)
+
+# (Linux takes 128 KiB an argument)
+_LONGEST_ARGUMENT = 50_000
+_DEEPEST_IMPORT = 20
+_SERVER_TRIPPED = re.compile(r"Inconsistent filesystem|no longer an existing directory|FATAL:|crash|Server terminated")
+
+
+class BazelError(Exception):
+    """Bazel could not answer; the message is what it said."""
+
+
+class PrivateBazel:
+    """Asks about the workspace in `folder`, with an output base beside it."""
+
+    def __init__(self, command: Sequence[str], folder: Path, flags: Sequence[str]) -> None:
+        """See the class.
+
+        Args:
+          command: arguments that start Bazel, startup options included.
+          folder: the workspace.
+          flags: options of every question; those that a question does not know are skipped.
+        """
+        self.folder = folder
+        self.output_base = folder.with_name(folder.name + ".output")
+        self._command = tuple(command)
+        self._flags = tuple(flags)
+
+    def cquery(self, expression: str, *flags: str) -> bytes:
+        """The answer to a question about configured targets.
+
+        Raises:
+          BazelError: the workspace does not load or cannot be analysed.
+        """
+        return self._ask("cquery", expression, (*_CONFIGURED, *flags))
+
+    def aquery(self, expression: str, *flags: str) -> bytes:
+        """The answer to a question about actions.
+
+        Raises:
+          BazelError: the workspace does not load or cannot be analysed.
+        """
+        return self._ask("aquery", expression, (*_CONFIGURED, *flags))
+
+    def query(self, expression: str, *flags: str) -> bytes:
+        """The answer to a question about targets.
+
+        Raises:
+          BazelError: the workspace does not load.
+        """
+        return self._ask("query", expression, flags)
+
+    def build(self, labels: Sequence[str], flags: Sequence[str]) -> None:
+        """Builds targets, as far as they can be built.
+
+        Raises:
+          BazelError: one failed; others may have been built.
+        """
+        with tempfile.NamedTemporaryFile("w", suffix=".targets") as file:
+            file.write("\n".join(labels))
+            file.flush()
+            options = [
+                "--keep_going",
+                "--experimental_convenience_symlinks=ignore",
+                f"--target_pattern_file={file.name}",
+            ]
+            self._run("build", [*_CONFIGURED, *flags, *options])
+
+    def output(self, path: str) -> Path:
+        """Where a file stands that an action makes."""
+        return self.output_base / "execroot" / "_main" / path
+
+    def shut_down(self) -> None:
+        """Ends the server."""
+        subprocess.run([*self._startup(), "shutdown"], cwd=self.folder, capture_output=True, check=False)
+
+    def _write_rc(self) -> Path:
+        file = self.folder.with_name(self.folder.name + ".bazelrc")
+        text = common_rc(self.folder) + "".join(f"common {_quoted(flag)}\n" for flag in self._flags)
+        if not file.exists() or file.read_text() != text:
+            file.write_text(text)
+        return file
+
+    def _startup(self) -> list[str]:
+        return [
+            *self._command,
+            "--noworkspace_rc",  # (ours has what it says)
+            f"--bazelrc={self._write_rc()}",
+            f"--output_base={self.output_base}",
+            f"--max_idle_secs={_IDLE_SECONDS}",
+        ]
+
+    def _ask(self, verb: str, expression: str, flags: Sequence[str]) -> bytes:
+        try:
+            return self._ask_once(verb, expression, flags)
+        except BazelError as error:
+            # A server that went from one commit to another may trip over a folder that a repository rule watched.
+            if not _SERVER_TRIPPED.search(str(error)):
+                raise
+            self.shut_down()
+            return self._ask_once(verb, expression, flags)
+
+    def _ask_once(self, verb: str, expression: str, flags: Sequence[str]) -> bytes:
+        if len(expression) <= _LONGEST_ARGUMENT:
+            return self._run(verb, [*flags, "--", expression])
+        with tempfile.NamedTemporaryFile("w", suffix=".query") as file:
+            file.write(expression)
+            file.flush()
+            return self._run(verb, [*flags, f"--query_file={file.name}"])
+
+    def _run(self, verb: str, arguments: Sequence[str]) -> bytes:
+        result = subprocess.run(
+            [*self._startup(), verb, *_QUIET, *arguments],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        if result.returncode:
+            raise BazelError(result.stderr.decode(errors="replace").strip() or f"exit status {result.returncode}")
+        return result.stdout
+
+
+def common_rc(workspace: Path) -> str:
+    """The options that the workspace's .bazelrc gives to `test`, for every command.
+
+    A test's configuration comes from `bazel test`, whose options queries do not read: `aquery` stops at those of
+    `build`. `common` skips what a command does not know. The order is that of their weight: for all commands, for
+    builds, for tests.
+    """
+    lines = rc_lines(workspace / ".bazelrc", workspace)
+    text = "".join(f"startup {options}\n" for command, options in lines if command == "startup")
+    for names in (("always", "common"), ("build",), ("test",)):
+        for command, options in lines:
+            name, colon, config = command.partition(":")
+            if name in names:
+                text += f"common{colon}{config} {options}\n"
+    return text
+
+
+def rc_lines(file: Path, workspace: Path, *, depth: int = 0) -> list[tuple[str, str]]:
+    """The lines of an rc file, imports followed: command and options; [] where there is no such file."""
+    try:
+        text = file.read_text(errors="surrogateescape")
+    except OSError:
+        return []
+    found: list[tuple[str, str]] = []
+    for line in text.replace("\\\n", "").splitlines():
+        command, _, options = line.strip().partition(" ")
+        options = options.strip()
+        if command in ("import", "try-import") and depth < _DEEPEST_IMPORT:
+            imported = options.strip("'\"").replace("%workspace%", str(workspace))
+            found += rc_lines(Path(imported), workspace, depth=depth + 1)
+        elif command and not command.startswith("#"):
+            found.append((command, options))
+    return found
+
+
+def _quoted(word: str) -> str:
+    """A word as Bazel reads it from an rc file, where a backslash takes the next character as it is."""
+    return re.sub(r"([\\\s'\"#])", r"\\\1", word)

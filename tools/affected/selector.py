@@ -1,0 +1,566 @@
+"""Selects the tests that a change affects: those whose actions Bazel would have to run again.
+
+Per configuration: where nothing that decides the shape of a test's actions differs between base and head (its
+structure, `target_graph`), its actions are those of base, and it is affected if a file that they read differs. Where
+something does, Bazel is asked for the actions themselves, and these are compared (`compare`).
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import os
+import subprocess
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tools.affected import compare, explain, snapshot, target_graph
+from tools.affected.action_graph import ActionGraph
+from tools.affected.digests import MISSING, TreeDigests, external_digests, is_workspace_file, product_digest, touched
+from tools.affected.explain import Evidence, Explanation
+from tools.affected.git_trees import LINK, Repo
+from tools.affected.private_bazel import BazelError, PrivateBazel
+from tools.affected.selection import Affected, SelectError, Selection, Side, Test
+from tools.affected.snapshot import Snapshot
+from tools.affected.target_graph import TargetGraph, TestTarget
+
+# Bazel runs tests with this tag each time: what they test is outside of what it sees.
+_ALWAYS = "external"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to select.
+
+    Attributes:
+      bazel: arguments that start Bazel.
+      configurations: name to Bazel flags, in order; a test belongs to the first in which it is compatible.
+      flags: further Bazel options of every question.
+      cache: folder of snapshots and private checkouts.
+      main_branch: where the default base is looked for; None takes the usual names.
+      build: builds what programs make for tests, on both sides, where only that may differ: a tool that changed may
+        write what it wrote before. Takes as long as these programs run.
+      strict: a base that says nothing is an error, not a reason to take every test.
+      exhaustive: compares all actions, and so checks that shortcuts lose nothing.
+    """
+
+    bazel: tuple[str, ...]
+    configurations: Mapping[str, tuple[str, ...]]
+    cache: Path
+    flags: tuple[str, ...] = ()
+    main_branch: str | None = None
+    build: bool = False
+    strict: bool = False
+    exhaustive: bool = False
+
+
+@dataclasses.dataclass
+class _Verdicts:
+    """What is known so far, by label."""
+
+    affected: dict[str, Affected] = dataclasses.field(default_factory=dict)
+    unaffected: dict[str, Test] = dataclasses.field(default_factory=dict)
+
+
+class _Blind(Exception):
+    """Base says nothing; the message is why."""
+
+
+def select(
+    root: Path, base: str | None, head: str | None, options: Options, say: Callable[[str], None] = lambda _: None
+) -> Selection:
+    """The tests that the change from `base` to `head` affects; see `Selector`."""
+    with selecting(root, base, head, options, say) as selector:
+        return selector.selection()
+
+
+@contextlib.contextmanager
+def selecting(
+    root: Path, base: str | None, head: str | None, options: Options, say: Callable[[str], None] = lambda _: None
+) -> Iterator[Selector]:
+    """A selector on two states of a workspace; no other works there meanwhile.
+
+    Args:
+      root: folder of the workspace.
+      base: a revision; None is the last commit that HEAD shares with the main branch.
+      head: a revision; None is the working tree.
+      options: how.
+      say: told what takes time.
+
+    Raises:
+      SelectError: a revision is unknown.
+    """
+    home = options.cache / "workspaces" / hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
+    repo = Repo(root, home)
+    with _locked(home / "lock", say):
+        base_tree = repo.tree(base or repo.merge_base(options.main_branch))
+        head_tree = repo.tree(head) if head else repo.working_tree()
+        sides = (Side(base or "merge base", base_tree, True), Side(head or "working tree", head_tree, False))
+        yield Selector(repo, home / "tree", sides, options, say)
+
+
+class Selector:
+    """Compares two states of a workspace."""
+
+    def __init__(
+        self, repo: Repo, folder: Path, sides: tuple[Side, Side], options: Options, say: Callable[[str], None]
+    ) -> None:
+        self._repo = repo
+        self._folder = folder
+        self._names = (sides[0].name, sides[1].name)
+        self._base = sides[0].tree
+        self._head = sides[1].tree
+        self._options = options
+        self._say = say
+        self._changed = repo.changed(self._base, self._head) if self._base != self._head else {}
+        self._bazel = PrivateBazel(options.bazel, folder, options.flags)
+        self._base_cached = True
+        self._checked_out: str | None = None
+        self._digests: dict[str, TreeDigests] = {}
+        self._compared: dict[str, tuple[Snapshot, TargetGraph, set[str]]] = {}
+        self._selection: Selection | None = None
+
+    def selection(self) -> Selection:
+        """The answer.
+
+        Raises:
+          SelectError: head does not load, or (`strict`) base says nothing.
+        """
+        if self._selection is None:
+            self._selection = self._select()
+        return self._selection
+
+    def explain(self, label: str) -> Explanation:
+        """Why a label is affected, or not.
+
+        Raises:
+          SelectError: as `selection`.
+        """
+        selection = self.selection()
+        affected = next((a for a in selection.affected if a.test.label == label), None)
+        if affected is None:
+            return self._explain_absence(selection, label)
+        because = {
+            "new": "base has no such test in this configuration",
+            "content": "its actions are those of base, but files that they read differ:",
+            "action": "what Bazel would execute for it differs:",
+            "always": "Bazel never takes its result from a cache:",
+            "everything": f"every test is taken: {selection.everything}",
+        }[affected.why]
+        path: tuple[str, ...] = ()
+        changed_declaration = ""
+        sentences = [because, *affected.changes]
+        evidence = self._evidence(affected.test.configuration)
+        if evidence is not None and affected.why != "always":
+            path = explain.path_from_change(evidence, label)
+            if path:
+                changed_declaration = self._difference(path[0])
+            elif evidence.surroundings:
+                sentences.append("files that decide about all targets differ (.bazelrc, MODULE.bazel, .bazelversion)")
+            hidden = sorted(evidence.hidden & evidence.changed().keys())
+            if hidden and not path:
+                sentences.append(f"toolchains that every test may use differ: {', '.join(hidden)}")
+        return Explanation(label, "affected", tuple(sentences), path, changed_declaration)
+
+    def distances(self) -> dict[str, int]:
+        """Steps in the target graph from the nearest change to each affected test; see `explain.distances`."""
+        found = {}
+        affected = self.selection().affected
+        for name in self._compared:
+            evidence = self._evidence(name)
+            if evidence is not None:
+                labels = [a.test.label for a in affected if a.test.configuration == name]
+                found.update(explain.distances(evidence, labels))
+        return found
+
+    def _explain_absence(self, selection: Selection, label: str) -> Explanation:
+        test = next((t for t in selection.unaffected if t.label == label), None)
+        if test is not None:
+            sentences = [
+                f"{len(self._changed)} files differ; its actions read none of them and are otherwise those of base"
+            ]
+            if test.configuration in self._compared:
+                base, head, _ = self._compared[test.configuration]
+                if base.tests[label].structure != head.tests[label].structure:
+                    sentences.append("declarations that it reaches differ, but not what is executed")
+                evidence = self._evidence(test.configuration)
+                path = explain.path_from_change(evidence, label) if evidence else ()
+                return Explanation(
+                    label, "unaffected", tuple(sentences), path, self._difference(path[0]) if path else ""
+                )
+            return Explanation(label, "unaffected", tuple(sentences))
+        if label in selection.deleted:
+            return Explanation(label, "deleted", ("base has it, head does not",))
+        if label in selection.elsewhere:
+            names = ", ".join(self._options.configurations)
+            return Explanation(
+                label, "elsewhere", (f"it is compatible with none of the configurations asked for: {names}",)
+            )
+        declared = self._declaration(self._head, label)
+        if not declared:
+            return Explanation(label, "unknown", ("head has no such target: see bazel query 'tests(//...)'",))
+        if '"manual"' in declared:
+            return Explanation(label, "manual", ("it is tagged manual: it runs only when it is named",))
+        return Explanation(label, "unknown", ("it is not a test that //... takes",))
+
+    def _evidence(self, configuration: str) -> Evidence | None:
+        if configuration not in self._compared:
+            return None
+        base, head, differing = self._compared[configuration]
+        return Evidence(
+            own=head.own,
+            edges=head.edges,
+            base_own=base.targets()[0],
+            hidden=frozenset(head.hidden),
+            differing=frozenset(differing),
+            surroundings=base.surroundings != head.surroundings,
+        )
+
+    def _difference(self, label: str) -> str:
+        return explain.difference(self._declaration(self._base, label), self._declaration(self._head, label))
+
+    def _declaration(self, tree: str, label: str) -> str:
+        self._check_out(tree)
+        try:
+            return self._bazel.query(f'"{label}"', "--output=build").decode()
+        except BazelError:
+            return ""
+
+    def _select(self) -> Selection:
+        everything = None
+        verdicts = _Verdicts()
+        deleted: list[str] = []
+        elsewhere: list[str] = []
+        try:
+            bases = self._base_snapshots()
+        except _Blind as blind:
+            if self._options.strict:
+                raise SelectError(f"base ({self._names[0]}): {blind}") from blind
+            everything = str(blind)
+            elsewhere = self._take_everything(verdicts)
+        else:
+            deleted, elsewhere = self._compare(bases, verdicts)
+        return Selection(
+            base=Side(self._names[0], self._base, self._base_cached and everything is None),
+            head=Side(self._names[1], self._head, self._head == self._base and self._base_cached),
+            affected=tuple(affected for _, affected in sorted(verdicts.affected.items())),
+            unaffected=tuple(test for _, test in sorted(verdicts.unaffected.items())),
+            deleted=tuple(deleted),
+            elsewhere=tuple(elsewhere),
+            everything=everything,
+        )
+
+    def _base_snapshots(self) -> dict[str, Snapshot]:
+        version = self._repo.content(self._base, ".bazelversion")
+        if ".bazelversion" in self._changed:
+            other = self._repo.content(self._head, ".bazelversion")
+            if (version or "").strip() != (other or "").strip():
+                names = [(text or "any").strip() for text in (version, other)]
+                raise _Blind(f"it is built with Bazel {names[0]}, head with {names[1]}")
+        version = version or _version_of(self._options.bazel)
+        found: dict[str, Snapshot] = {}
+        remaining: list[str] | None = None
+        flags_so_far: list[str] = []
+        for name, flags in self._options.configurations.items():
+            flags_so_far.append(" ".join(flags))
+            key = snapshot.key(self._base, version, [*self._options.flags, *flags_so_far])
+            file = self._options.cache / "snapshots" / f"{key}.zip"
+            taken = snapshot.load(file)
+            if taken is None:
+                self._base_cached = False
+                self._say(f"asking Bazel about base ({self._base[:12]}, {name}); the answer is kept")
+                links = any(entry.mode == LINK for entry in self._repo.files(self._base).values())
+                try:
+                    self._check_out(self._base)
+                    taken = snapshot.take(self._bazel, flags, remaining, links, file)
+                except BazelError as error:
+                    raise _Blind(f"Bazel cannot analyse it ({name}): {_first_error(error)}") from error
+            found[name] = taken
+            if remaining is None:
+                remaining = sorted(taken.tests)
+            remaining = [label for label in remaining if label not in taken.compatible]
+        return found
+
+    def _compare(self, bases: dict[str, Snapshot], verdicts: _Verdicts) -> tuple[list[str], list[str]]:
+        """Judges every test of head; returns those that only base has, and those that no configuration can run."""
+        first = next(iter(bases.values()))
+        if self._head == self._base:
+            for name, base in bases.items():
+                for label in base.compatible:
+                    self._judge_same(label, base.tests[label], name, verdicts)
+            return [], sorted(set(first.tests) - verdicts.affected.keys() - verdicts.unaffected.keys())
+        remaining: list[str] | None = None
+        everyone: set[str] = set()
+        try:
+            self._check_out(self._head)
+            for name, flags in self._options.configurations.items():
+                if remaining is None or remaining:
+                    remaining = self._compare_in(name, flags, bases[name], remaining, verdicts)
+                    everyone = everyone or {*remaining, *verdicts.affected, *verdicts.unaffected}
+        except BazelError as error:
+            raise SelectError(f"Bazel cannot analyse head: {error}") from error
+        gone = set().union(*(base.compatible for base in bases.values())) - everyone
+        if gone:
+            try:
+                gone -= set(self._bazel.query("tests(//...)").decode().split())  # (still there, but manual now)
+            except BazelError as error:
+                raise SelectError(f"Bazel cannot load head: {error}") from error
+        return sorted(gone), remaining or []
+
+    def _compare_in(
+        self,
+        name: str,
+        flags: Sequence[str],
+        base: Snapshot,
+        only: list[str] | None,
+        verdicts: _Verdicts,
+    ) -> list[str]:
+        """Judges the tests that run in one configuration; returns the labels of those that do not."""
+        targets = snapshot.read_targets(self._bazel, flags, only, base.toolchains)
+        alike = {
+            label
+            for label, test in targets.tests.items()
+            if label in base.tests and base.tests[label].structure == test.structure and not self._options.exhaustive
+        }
+        judged = set()
+        if self._packages_that_differ:
+            alike -= target_graph.users(targets.edges, self._packages_that_differ)
+        differing = self._differing_sources(base)
+        self._compared[name] = (base, targets, differing)
+        actions = base.actions() if differing else ActionGraph([], [], {})
+        read = compare.content_changes(actions, differing)
+        self._check_sources(actions, differing, alike)  # (the actions of the others may read other files now)
+        if self._options.build:
+            alike -= read.keys() - compare.content_changes(actions, differing, through_programs=False).keys()
+        for label in alike & base.compatible:
+            judged.add(label)
+            self._judge_content(label, targets.tests[label], name, read.get(label, ()), verdicts)
+        unlike = sorted(targets.tests.keys() - alike)
+        judged |= self._compare_actions(name, flags, base, unlike, targets.tests, verdicts)
+        return sorted(targets.tests.keys() - judged)
+
+    @functools.cached_property
+    def _packages_that_differ(self) -> set[str]:
+        """Packages whose `package()` differs: its features enter actions without showing in any attribute."""
+        found = set()
+        for path in self._changed:
+            folder, _, name = path.rpartition("/")
+            if name in ("BUILD", "BUILD.bazel"):
+                old, new = (_package_call(self._repo.content(t, path) or "") for t in (self._base, self._head))
+                if old != new:
+                    found.add(f"//{folder}")
+        return found
+
+    def _differing_sources(self, base: Snapshot) -> set[str]:
+        """Files behind base's actions whose content differs in head."""
+        inside = [path for path in base.sources if is_workspace_file(path)]
+        differing = touched(inside, self._changed)
+        if base.links or any(entry and entry.mode == LINK for pair in self._changed.values() for entry in pair):
+            differing = {path for path in inside if self._digest(self._base)(path) != self._digest(self._head)(path)}
+        now = external_digests(base.external, self._bazel.output_base)
+        return differing | {path for path, digest in base.external.items() if now[path] != digest}
+
+    def _check_sources(self, graph: ActionGraph, among: set[str], labels: Collection[str]) -> None:
+        """Bazel analyses a target whose source file is not there, and fails when it builds it.
+
+        Raises:
+          SelectError: a test of head reads such a file.
+        """
+        gone = {path for path in among if is_workspace_file(path) and self._digest(self._head)(path) == MISSING}
+        for label, paths in compare.content_changes(graph, gone).items():
+            if label in labels:
+                raise SelectError(
+                    f"{label} cannot be built in head: {paths[0]}, which it reads, does not exist; add the file (is it "
+                    "ignored by git?), or take it out of the BUILD file that names it"
+                )
+
+    def _compare_actions(
+        self,
+        name: str,
+        flags: Sequence[str],
+        base: Snapshot,
+        labels: list[str],
+        targets: Mapping[str, TestTarget],
+        verdicts: _Verdicts,
+    ) -> set[str]:
+        """Judges tests by their actions; returns those that have any (the others are incompatible)."""
+        graph = snapshot.ask_actions(self._bazel, flags, labels)
+        self._check_sources(graph, set(graph.sources), graph.tests)
+        external = external_digests(graph.sources, self._bazel.output_base)
+        new_side = compare.Side(graph, _digest_of(self._digest(self._head), external))
+        known = [label for label in graph.tests if label in base.compatible]
+        old_digest = _digest_of(self._digest(self._base), base.external)
+        old_side = compare.Side(base.actions(), old_digest) if known else None
+        if self._options.build and old_side is not None:
+            old_side, new_side = self._with_products(flags, known, old_side, new_side)
+        layouts = []
+        for label in graph.tests:
+            test = _test(label, targets[label], name)
+            if old_side is None or label not in base.compatible:
+                verdicts.affected[label] = Affected(test, "new")
+            elif not self._same_actions(label, old_side, new_side, base.tests[label], targets[label]):
+                verdicts.affected[label] = Affected(
+                    test, "action", self._readable(compare.changes(old_side, new_side, label))
+                )
+            elif not compare.same(old_side, new_side, label, layout=True):
+                layouts.append(label)
+            else:
+                self._judge_same(label, targets[label], name, verdicts)
+        if layouts and old_side is not None:
+            self._compare_layouts(name, flags, layouts, old_side, new_side, targets, verdicts)
+        return set(graph.tests)
+
+    def _same_actions(
+        self, label: str, old: compare.Side, new: compare.Side, before: TestTarget, after: TestTarget
+    ) -> bool:
+        if not compare.same(old, new, label, layout=False):
+            return False
+        if compare.keys(old.graph, label) == compare.keys(new.graph, label):
+            return True
+        # Bazel's local cache keys a test by all its tags; those that say how to execute it are among its facts.
+        return before.untagged == after.untagged and before.tags != after.tags
+
+    def _compare_layouts(
+        self,
+        name: str,
+        flags: Sequence[str],
+        labels: list[str],
+        old: compare.Side,
+        new: compare.Side,
+        targets: Mapping[str, TestTarget],
+        verdicts: _Verdicts,
+    ) -> None:
+        """Judges tests of which only the order of runfiles differs so far, by what their manifests say."""
+        self._say("comparing the runfiles of tests whose dependencies changed their order")
+        after = snapshot.ask_layouts(self._bazel, flags, labels)
+        self._check_out(self._base)
+        before = snapshot.ask_layouts(self._bazel, flags, labels)
+        self._check_out(self._head)
+        old, new = old.with_layouts(before), new.with_layouts(after)
+        for label in labels:
+            if compare.same(old, new, label, layout=True):
+                self._judge_same(label, targets[label], name, verdicts)
+            else:
+                test = _test(label, targets[label], name)
+                verdicts.affected[label] = Affected(test, "action", ("places of its runfiles",))
+
+    def _with_products(
+        self, flags: Sequence[str], labels: Sequence[str], old: compare.Side, new: compare.Side
+    ) -> tuple[compare.Side, compare.Side]:
+        """The sides with what programs make for tests on both, where what these programs read differs."""
+        made = compare.differing_products(old, new, labels)
+        if not made:
+            return old, new
+        self._say(f"building what {len(made)} programs make for tests, for head and for base")
+        outputs = [output for outputs in made.values() for output in outputs]
+        products = []
+        for tree in (self._base, self._head):
+            self._check_out(tree)
+            try:
+                self._bazel.build(sorted(made), flags)
+            except BazelError as error:
+                self._say(f"not all of it can be built, so the tests are taken: {_first_error(error)}")
+                self._check_out(self._head)
+                return old, new
+            products.append(
+                {path: product_digest(self._bazel.output(path)) or f"not built in {tree}" for path in outputs}
+            )
+        return old.with_products(products[0]), new.with_products(products[1])
+
+    def _take_everything(self, verdicts: _Verdicts) -> list[str]:
+        """Takes every test of head; returns those that no configuration can run."""
+        remaining: list[str] | None = None
+        try:
+            self._check_out(self._head)
+            for name, flags in self._options.configurations.items():
+                if remaining is None or remaining:
+                    targets = snapshot.read_targets(self._bazel, flags, remaining, ())
+                    graph = snapshot.ask_actions(self._bazel, flags, sorted(targets.tests))
+                    self._check_sources(graph, set(graph.sources), graph.tests)
+                    for label in graph.tests:
+                        test = _test(label, targets.tests[label], name)
+                        verdicts.affected[label] = Affected(test, "everything")
+                    remaining = sorted(targets.tests.keys() - graph.tests.keys())
+        except BazelError as error:
+            raise SelectError(f"Bazel cannot analyse head: {error}") from error
+        return remaining or []
+
+    def _judge_content(
+        self, label: str, target: TestTarget, name: str, changes: tuple[str, ...], verdicts: _Verdicts
+    ) -> None:
+        if changes:
+            verdicts.affected[label] = Affected(_test(label, target, name), "content", self._readable(changes))
+        else:
+            self._judge_same(label, target, name, verdicts)
+
+    def _judge_same(self, label: str, target: TestTarget, name: str, verdicts: _Verdicts) -> None:
+        test = _test(label, target, name)
+        if _ALWAYS in target.tags:
+            verdicts.affected[label] = Affected(test, "always", (f"tag {_ALWAYS}",))
+        else:
+            verdicts.unaffected[label] = test
+
+    def _readable(self, changes: Iterable[str]) -> tuple[str, ...]:
+        """The same, with files of external repositories that are links into the workspace named as there."""
+        told = []
+        root = os.path.realpath(self._folder)
+        for change in changes:
+            sign, path = (change[:2], change[2:]) if change.startswith(("+ ", "- ")) else ("", change)
+            if path.startswith("external/"):
+                real = os.path.realpath(self._bazel.output_base / path)
+                path = os.path.relpath(real, root) if real.startswith(root + "/") else path
+            told.append(sign + path)
+        return tuple(told)
+
+    def _digest(self, tree: str) -> TreeDigests:
+        if tree not in self._digests:
+            self._digests[tree] = TreeDigests(self._repo, tree)
+        return self._digests[tree]
+
+    def _check_out(self, tree: str) -> None:
+        if self._checked_out != tree:
+            self._repo.check_out(tree, self._folder)
+            self._checked_out = tree
+
+
+def _test(label: str, target: TestTarget, configuration: str) -> Test:
+    return Test(label, target.tags, configuration, target.pool)
+
+
+def _digest_of(inside: compare.Digest, external: Mapping[str, str]) -> compare.Digest:
+    return lambda path: external[path] if path in external else inside(path) if is_workspace_file(path) else "generated"
+
+
+def _package_call(build_file: str) -> str:
+    """What `package()` says in a BUILD file; the file itself where it cannot be told."""
+    try:
+        statements = ast.parse(build_file).body
+    except SyntaxError:
+        return build_file
+    calls = [s.value for s in statements if isinstance(s, ast.Expr) and isinstance(s.value, ast.Call)]
+    return " ".join(ast.dump(c) for c in calls if isinstance(c.func, ast.Name) and c.func.id == "package")
+
+
+def _first_error(error: BazelError) -> str:
+    lines = str(error).splitlines()
+    return next((line for line in lines if line.startswith("ERROR")), lines[0] if lines else "no message")
+
+
+def _version_of(command: Sequence[str]) -> str:
+    result = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+    return result.stdout.strip()
+
+
+@contextlib.contextmanager
+def _locked(file: Path, say: Callable[[str], None]) -> Iterator[None]:
+    with file.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another selection in this workspace")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
