@@ -86,7 +86,9 @@ class PrivateBazel:
 
     def shut_down(self) -> None:
         """Ends the server."""
-        subprocess.run([*self._startup(), "shutdown"], cwd=self.folder, capture_output=True, check=False)
+        # (without any rc: that of the tree that is checked out may be broken)
+        startup = [*self._command, "--ignore_all_rc_files", f"--output_base={self.output_base}"]
+        subprocess.run([*startup, "shutdown"], cwd=self.folder, capture_output=True, check=False)
 
     def _write_rc(self) -> Path:
         file = self.folder.with_name(self.folder.name + ".bazelrc")
@@ -141,6 +143,9 @@ def common_rc(workspace: Path) -> str:
     A test's configuration comes from `bazel test`, whose options queries do not read: `aquery` stops at those of
     `build`. `common` skips what a command does not know. The order is that of their weight: for all commands, for
     builds, for tests.
+
+    Raises:
+      BazelError: an rc file imports one that is not there.
     """
     lines = rc_lines(workspace / ".bazelrc", workspace)
     text = "".join(f"startup {options}\n" for command, options in lines if command == "startup")
@@ -153,7 +158,11 @@ def common_rc(workspace: Path) -> str:
 
 
 def rc_lines(file: Path, workspace: Path, *, depth: int = 0) -> list[tuple[str, str]]:
-    """The lines of an rc file, imports followed: command and options; [] where there is no such file."""
+    """The lines of an rc file, imports followed: command and options; [] where there is no such file.
+
+    Raises:
+      BazelError: it imports a file that is not there.
+    """
     try:
         text = file.read_text(errors="surrogateescape")
     except OSError:
@@ -163,8 +172,12 @@ def rc_lines(file: Path, workspace: Path, *, depth: int = 0) -> list[tuple[str, 
         command, _, options = line.strip().partition(" ")
         options = options.strip()
         if command in ("import", "try-import") and depth < _DEEPEST_IMPORT:
-            imported = options.strip("'\"").replace("%workspace%", str(workspace))
-            found += rc_lines(Path(imported), workspace, depth=depth + 1)
+            imported = Path(options.strip("'\"").replace("%workspace%", str(workspace)))
+            if command == "import" and not imported.is_file():
+                raise BazelError(
+                    f"{file.name}: `import {options}`: no such file (is it ignored by git?); add it, or try-import"
+                )
+            found += rc_lines(imported, workspace, depth=depth + 1)
         elif command and not command.startswith("#"):
             found.append((command, options))
     return found

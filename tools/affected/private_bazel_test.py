@@ -68,8 +68,10 @@ def test_import_of_an_absolute_path(tmp_path):
 
 
 def test_import_of_what_is_not_there(tmp_path):
-    rc = "try-import %workspace%/user.bazelrc\nimport %workspace%/gone.rc\ntest --a\n"
+    rc = "try-import %workspace%/user.bazelrc\ntest --a\n"
     assert common_rc(workspace(tmp_path, rc=rc)) == "common --a\n"
+    with pytest.raises(BazelError, match="import %workspace%/gone.rc.*no such file"):
+        common_rc(workspace(tmp_path, rc=rc + "import %workspace%/gone.rc\n"))
 
 
 def test_no_rc(tmp_path):

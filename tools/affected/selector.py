@@ -25,7 +25,7 @@ from tools.affected.explain import Evidence, Explanation
 from tools.affected.git_trees import LINK, Repo
 from tools.affected.private_bazel import BazelError, PrivateBazel
 from tools.affected.selection import Affected, SelectError, Selection, Side, Test
-from tools.affected.snapshot import Snapshot
+from tools.affected.snapshot import STAMP, Snapshot
 from tools.affected.target_graph import TargetGraph, TestTarget
 
 # Bazel runs tests with this tag each time: what they test is outside of what it sees.
@@ -340,7 +340,7 @@ class Selector:
             judged.add(label)
             self._judge_content(label, targets.tests[label], name, read.get(label, ()), verdicts)
         unlike = sorted(targets.tests.keys() - alike)
-        judged |= self._compare_actions(name, flags, base, unlike, targets.tests, verdicts)
+        judged |= self._compare_actions(name, flags, base, unlike, targets, verdicts)
         return sorted(targets.tests.keys() - judged)
 
     @functools.cached_property
@@ -384,16 +384,17 @@ class Selector:
         flags: Sequence[str],
         base: Snapshot,
         labels: list[str],
-        targets: Mapping[str, TestTarget],
+        head: TargetGraph,
         verdicts: _Verdicts,
     ) -> set[str]:
         """Judges tests by their actions; returns those that have any (the others are incompatible)."""
+        targets = head.tests
         graph = snapshot.ask_actions(self._bazel, flags, labels)
         self._check_sources(graph, set(graph.sources), graph.tests)
         external = external_digests(graph.sources, self._bazel.output_base)
-        new_side = compare.Side(graph, _digest_of(self._digest(self._head), external))
+        new_side = compare.Side(graph, _digest_of(self._digest(self._head), external, head.surroundings))
         known = [label for label in graph.tests if label in base.compatible]
-        old_digest = _digest_of(self._digest(self._base), base.external)
+        old_digest = _digest_of(self._digest(self._base), base.external, base.surroundings)
         old_side = compare.Side(base.actions(), old_digest) if known else None
         if self._options.build and old_side is not None:
             old_side, new_side = self._with_products(flags, known, old_side, new_side)
@@ -531,8 +532,16 @@ def _test(label: str, target: TestTarget, configuration: str) -> Test:
     return Test(label, target.tags, configuration, target.pool)
 
 
-def _digest_of(inside: compare.Digest, external: Mapping[str, str]) -> compare.Digest:
-    return lambda path: external[path] if path in external else inside(path) if is_workspace_file(path) else "generated"
+def _digest_of(inside: compare.Digest, external: Mapping[str, str], surroundings: str) -> compare.Digest:
+    def digest(path: str) -> str:
+        if path in external:
+            return external[path]
+        if is_workspace_file(path):
+            return inside(path)
+        # The stamp of a build says what flags tell it (--embed_label, --workspace_status_command).
+        return surroundings if path == STAMP else "generated"
+
+    return digest
 
 
 def _package_call(build_file: str) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from tools.affected import action_graph, target_graph
 from tools.affected.action_graph import ActionGraph
 from tools.affected.digests import external_digests
@@ -27,7 +29,9 @@ _TESTS_FILE, _ACTIONS_FILE, _TARGETS_FILE = "tests.json", "actions.json", "targe
 _CQUERY = ("--output=proto", "--noproto:default_values", "--noproto:locations")
 # Zips of Python programs, which tests do not read unless a target asks for them: they double the answer.
 _WITHOUT_ZIPS = 'mnemonic("^(?!PythonZipper$).*", {})'
-_STATUS_FILES = ("bazel-out/stable-status.txt", "bazel-out/volatile-status.txt")
+# What stamped actions read: a change of the first runs them again.
+STAMP = "bazel-out/stable-status.txt"
+_STATUS_FILES = (STAMP, "bazel-out/volatile-status.txt")
 # What decides the content of a snapshot: a change of these modules gives another one.
 _MODULES = (
     "action_graph.py",
@@ -192,7 +196,11 @@ def read_targets(
     """
     surroundings = [f"{name} {_text(bazel.folder / name)}" for name in SURROUNDINGS]
     surroundings.append(json.dumps(rc_lines(bazel.folder / ".bazelrc", bazel.folder)))
-    return target_graph.read(ask_tests(bazel, flags, only, *_CQUERY), toolchains, "\n".join(surroundings))
+    answer = ask_tests(bazel, flags, only, *_CQUERY)
+    try:
+        return target_graph.read(answer, toolchains, "\n".join(surroundings))
+    except DecodeError as error:
+        raise BazelError(f"ERROR: its answer about targets cannot be read: {error}; run again") from error
 
 
 def ask_actions(bazel: PrivateBazel, flags: Sequence[str], labels: Sequence[str]) -> ActionGraph:
@@ -204,12 +212,20 @@ def ask_actions(bazel: PrivateBazel, flags: Sequence[str], labels: Sequence[str]
     if not labels:
         return ActionGraph([], [], {})
     expression = f"deps({_set(labels)})"
-    output = "--output=streamed_proto"
-    graph = action_graph.read(bazel.aquery(_WITHOUT_ZIPS.format(expression), *flags, output))
+    graph = _read_actions(bazel, _WITHOUT_ZIPS.format(expression), flags)
     if any(path.startswith("bazel-out/") and path not in _STATUS_FILES for path in graph.sources):
-        graph = action_graph.read(bazel.aquery(expression, *flags, output))
+        graph = _read_actions(bazel, expression, flags)
     wanted = set(labels)
     return dataclasses.replace(graph, tests={label: i for label, i in graph.tests.items() if label in wanted})
+
+
+def _read_actions(bazel: PrivateBazel, expression: str, flags: Sequence[str]) -> ActionGraph:
+    # (one thread writes the answer: several are no faster, and pieces of one may not interleave)
+    answer = bazel.aquery(expression, *flags, "--output=streamed_proto", "--noexperimental_parallel_aquery_output")
+    try:
+        return action_graph.read(answer)
+    except (DecodeError, IndexError, KeyError) as error:
+        raise BazelError(f"ERROR: its answer about actions cannot be read: {error!r}; run again") from error
 
 
 def ask_layouts(bazel: PrivateBazel, flags: Sequence[str], labels: Sequence[str]) -> Mapping[str, str]:

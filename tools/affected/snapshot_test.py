@@ -122,6 +122,14 @@ def test_comment_in_the_rc_does_not_count(bazel, file):
     assert snapshot.take(bazel, (), None, False, file) == before
 
 
+def test_an_answer_that_is_cut_off_is_an_error(bazel, file, monkeypatch):
+    whole = bazel.aquery
+    monkeypatch.setattr(bazel, "aquery", lambda *question: whole(*question)[:-3])
+    with pytest.raises(BazelError, match="cannot be read"):
+        snapshot.take(bazel, (), None, False, file)
+    assert not file.exists()
+
+
 def test_broken_target_that_is_manual_does_not_matter(bazel, file):
     whole = bazel.cquery
 
