@@ -31,7 +31,8 @@ class TestTarget:
       structure: hash over all that it reaches.
       tags: its tags.
       pool: the worker pool that its execution properties name, or "".
-      untagged: `structure` without its own tags.
+      untagged: `structure` without its own tags, and without files that decide about all targets: of these, the flags
+        that reach its configuration are in it.
     """
 
     structure: str
@@ -102,7 +103,7 @@ def read(data: bytes, known_toolchains: Iterable[str], surroundings: str) -> Tar
     known_toolchains = tuple(known_toolchains)
     hidden = _hidden(own, sorted_edges, [label for label, _, _ in rules], {*known_toolchains, *hidden_kinds})
     below = closures(own, sorted_edges, hidden)
-    context = _hash(" ".join([surroundings, *(f"{label} {below[label]}" for label in hidden)]).encode())
+    toolchain = _hash(" ".join(f"{label} {below[label]}" for label in hidden).encode())
     structures = closures(own, sorted_edges, [label for label, _, _ in rules])
     tests = {}
     for label, rule, checksum in rules:
@@ -112,9 +113,9 @@ def read(data: bytes, known_toolchains: Iterable[str], surroundings: str) -> Tar
             pool = _pool(attributes.get("exec_properties"))
             _remove(rule, ("tags",))
             named = " ".join(structures.get(other, other) for other in sorted_edges[label])
-            untagged = f"{checksum} {named} {context} ".encode() + rule.SerializeToString(deterministic=True)
+            untagged = f"{checksum} {named} {toolchain} ".encode() + rule.SerializeToString(deterministic=True)
             tests[label] = TestTarget(
-                structure=_hash(f"{structures[label]} {context}".encode()),
+                structure=_hash(f"{structures[label]} {toolchain} {surroundings}".encode()),
                 tags=tags,
                 pool=pool,
                 untagged=_hash(untagged),

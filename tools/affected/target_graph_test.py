@@ -121,6 +121,12 @@ def test_all_else_is_part_of_untagged(attribute):
     assert untagged(**attribute) != untagged()
 
 
+def test_surroundings_are_not_part_of_untagged_but_of_structure():
+    before, after = (target_graph.read(cquery(*TARGETS.values(), *FILES), (), text) for text in ("x", "y"))
+    assert before.tests["//app:t2"].untagged == after.tests["//app:t2"].untagged
+    assert before.tests["//app:t2"].structure != after.tests["//app:t2"].structure
+
+
 def test_what_a_test_reaches_is_part_of_untagged():
     changed_library = rule("//other:lib", inputs=["//other:lib.py"], srcs=["//other:lib.py"], imports=["."])
     assert graph(other=changed_library).tests["//app:t2"].untagged != graph().tests["//app:t2"].untagged
