@@ -221,11 +221,15 @@ def ask_actions(bazel: PrivateBazel, flags: Sequence[str], labels: Sequence[str]
 
 def _read_actions(bazel: PrivateBazel, expression: str, flags: Sequence[str]) -> ActionGraph:
     # (one thread writes the answer: several are no faster, and pieces of one may not interleave)
-    answer = bazel.aquery(expression, *flags, "--output=streamed_proto", "--noexperimental_parallel_aquery_output")
+    question = (expression, *flags, "--output=streamed_proto", "--noexperimental_parallel_aquery_output")
     try:
-        return action_graph.read(answer)
-    except (DecodeError, IndexError, KeyError) as error:
-        raise BazelError(f"ERROR: its answer about actions cannot be read: {error!r}; run again") from error
+        return action_graph.read(bazel.aquery(*question))
+    except (DecodeError, IndexError, KeyError):
+        # Seen twice in some thousand answers, of servers just started on a busy machine; the next one was whole.
+        try:
+            return action_graph.read(bazel.aquery(*question))
+        except (DecodeError, IndexError, KeyError) as error:
+            raise BazelError(f"ERROR: its answer about actions cannot be read: {error!r}; run again") from error
 
 
 def ask_layouts(bazel: PrivateBazel, flags: Sequence[str], labels: Sequence[str]) -> Mapping[str, str]:
