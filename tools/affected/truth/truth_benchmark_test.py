@@ -1,0 +1,20 @@
+"""All kinds of change, and pairs of them: recall and precision are 100 %, or the verdict says where not."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from tools.affected.truth import harness, report, truth
+from tools.affected.truth.changes import KINDS
+from tools.bazel import host_bazel
+
+SEED = 1
+PAIRS = 60
+
+
+def test_recall_and_precision(tmp_path: Path) -> None:
+    cases = harness.cases([], len(KINDS), PAIRS)
+    assert len(cases) > 200
+    results = truth.run(host_bazel.command(), tmp_path, cases, SEED)
+    Console(width=120).print(report.table(results))
+    assert truth.verdict(results) == []
