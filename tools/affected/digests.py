@@ -92,6 +92,17 @@ def external_digests(paths: Iterable[str], output_base: Path) -> dict[str, str]:
     return found
 
 
+def links_into(paths: Iterable[str], output_base: Path, workspace: Path) -> dict[str, str]:
+    """Those files of external repositories that are links into the workspace: path to the file that they stand for."""
+    found = {}
+    root = os.path.realpath(workspace)
+    for path in paths:
+        real = os.path.realpath(output_base / path)
+        if real.startswith(f"{root}/"):
+            found[path] = os.path.relpath(real, root)
+    return found
+
+
 def product_digest(file: Path) -> str | None:
     """Digest of a file or folder that an action made; None where there is none."""
     if file.is_dir():

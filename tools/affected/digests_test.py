@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from tools.affected.digests import TreeDigests, external_digests, is_workspace_file, product_digest, touched
+from tools.affected.digests import TreeDigests, external_digests, is_workspace_file, links_into, product_digest, touched
 from tools.affected.git_trees import Entry
 
 
@@ -111,6 +111,24 @@ def test_external_files(tmp_path):
     assert gone == "missing"
     (folder / "stamp").write_text("2")
     assert external_digests(paths, tmp_path)[paths[0]] != stamp
+
+
+def test_links_into_the_workspace(tmp_path):
+    base, workspace = tmp_path / "output", tmp_path / "tree"
+    (workspace / "lib").mkdir(parents=True)
+    (base / "external/sources").mkdir(parents=True)
+    for name in ("a.py", "lib/b.py"):
+        (workspace / name).write_text(name)
+    (base / "external/sources/own.txt").write_text("own")
+    links = {"a.src": "a.py", "b.src": "lib/b.py", "folder": "lib"}
+    for link, target in links.items():
+        (base / "external/sources" / link).symlink_to(workspace / target)
+    (base / "external/sources/again").symlink_to("a.src")
+    (base / "external/sources/away").symlink_to(tmp_path / "tree.txt")
+    paths = [f"external/sources/{name}" for name in (*links, "again", "own.txt", "away", "gone")]
+    found = links_into(paths, base, workspace)
+    expected = {**links, "again": "a.py"}
+    assert found == {f"external/sources/{link}": target for link, target in expected.items()}
 
 
 def test_products(tmp_path):

@@ -131,13 +131,23 @@ class FakeBazel:
     Label to `kind`, `deps` (labels), `srcs` (paths), `tags`, `size`, `args`, `mode` (which only the key of the test's
     action shows), `needs` (a flag without which the test is incompatible). A file `broken` stands for a BUILD file that
     does not load.
+
+    Attributes:
+      folder: as that of `PrivateBazel`.
+      output_base: likewise.
+      names: likewise.
+      asked: all questions so far.
+      tells_what_it_read: whether `read_files` has an answer.
     """
 
-    def __init__(self, command: Sequence[str], folder: Path, flags: Sequence[str]) -> None:
+    tells_what_it_read = True
+
+    def __init__(self, command: Sequence[str], folder: Path, flags: Sequence[str], server: int = 0) -> None:
         """As that of `PrivateBazel`."""
         del command, flags
         self.folder = folder
-        self.output_base = folder.with_name("tree.output")
+        self.output_base = folder.with_name(f"tree.output{server or ''}")
+        self.names = ""
         self.asked: list[str] = []
 
     def cquery(self, expression: str, *flags: str) -> bytes:
@@ -196,6 +206,11 @@ class FakeBazel:
         manual = () if "manual" in expression else ("manual",)
         found = [label for label in self._tests(targets) if manual or "manual" not in targets[label].get("tags", ())]
         return "".join(f"{label}\n" for label in found).encode()
+
+    def read_files(self) -> set[str] | None:
+        """The file that declares the targets."""
+        self.asked.append("read files")
+        return {"targets.json"} if self.tells_what_it_read else None
 
     def _targets(self, verb: str, expression: str) -> dict[str, Any]:
         self.asked.append(f"{verb} {expression}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import tempfile
@@ -17,7 +18,13 @@ _CONFIGURED = ("--skip_incompatible_explicit_targets",)
 # (Linux takes 128 KiB an argument)
 _LONGEST_ARGUMENT = 50_000
 _DEEPEST_IMPORT = 20
+# A file whose content or existence an evaluation in the server depends on: its root, its path below.
+_FILE_KEY = re.compile(r"^FILE_STATE:\[(.*)\]/\[(.*)\]$", re.MULTILINE)
 _SERVER_TRIPPED = re.compile(r"Inconsistent filesystem|no longer an existing directory|FATAL:|crash|Server terminated")
+
+
+# A rule that watches whole folders to hear of new files depends on what each file says. Here it need not.
+NAMES_VARIABLE = "TRAINYARD_FILE_NAMES"
 
 
 class BazelError(Exception):
@@ -25,18 +32,26 @@ class BazelError(Exception):
 
 
 class PrivateBazel:
-    """Asks about the workspace in `folder`, with an output base beside it."""
+    """Asks about the workspace in `folder`, with an output base beside it.
 
-    def __init__(self, command: Sequence[str], folder: Path, flags: Sequence[str]) -> None:
+    Attributes:
+      folder: the workspace.
+      output_base: where this Bazel keeps all that is its own.
+      names: a digest of the names of the files in the workspace, told to repository rules as NAMES_VARIABLE.
+    """
+
+    def __init__(self, command: Sequence[str], folder: Path, flags: Sequence[str], server: int = 0) -> None:
         """See the class.
 
         Args:
           command: arguments that start Bazel, startup options included.
           folder: the workspace.
           flags: options of every question; those that a question does not know are skipped.
+          server: which of several on this workspace.
         """
         self.folder = folder
-        self.output_base = folder.with_name(folder.name + ".output")
+        self.output_base = folder.with_name(f"{folder.name}.output{server or ''}")
+        self.names = ""
         self._command = tuple(command)
         self._flags = tuple(flags)
 
@@ -64,6 +79,29 @@ class PrivateBazel:
         """
         return self._ask("query", expression, flags)
 
+    def read_files(self) -> set[str] | None:
+        """Paths in the workspace of the files that Bazel read to load and analyse it; None if it does not tell.
+
+        Whether a file is there counts as reading it. A file that only an action reads is not among them. Files that
+        were read for other states of the workspace may be.
+        """
+        try:
+            dump = self._run("dump", ["--skyframe=deps", "--skykey_filter=^FILE_STATE:.*"]).decode(errors="replace")
+        except BazelError:
+            return None
+        read = set()
+        for root, path in _FILE_KEY.findall(dump):
+            file = os.path.join("/" if root.startswith("<") else root, path)
+            for folder in {str(self.folder), os.path.realpath(self.folder)}:
+                if file.startswith(f"{folder}/"):
+                    read.add(file[len(folder) + 1 :])
+        # (what no answer of Bazel's lacks: the format of a dump is not promised)
+        if not any(path.rpartition("/")[2] in ("BUILD", "BUILD.bazel") for path in read):
+            return None
+        rcs: set[Path] = set()
+        rc_lines(self.folder / ".bazelrc", self.folder, files=rcs)
+        return read | {os.path.relpath(rc, self.folder) for rc in rcs}
+
     def build(self, labels: Sequence[str], flags: Sequence[str]) -> None:
         """Builds targets, as far as they can be built.
 
@@ -90,9 +128,16 @@ class PrivateBazel:
         startup = [*self._command, "--ignore_all_rc_files", f"--output_base={self.output_base}"]
         subprocess.run([*startup, "shutdown"], cwd=self.folder, capture_output=True, check=False)
 
+    @classmethod
+    def shut_down_all(cls, command: Sequence[str], folder: Path) -> None:
+        """Ends all servers on the workspace in `folder`."""
+        for server in range(len([*folder.parent.glob(f"{folder.name}.output*")])):
+            cls(command, folder, (), server).shut_down()
+
     def _write_rc(self) -> Path:
         file = self.folder.with_name(self.folder.name + ".bazelrc")
-        text = common_rc(self.folder) + "".join(f"common {_quoted(flag)}\n" for flag in self._flags)
+        flags = [*_QUIET, *self._flags, f"--repo_env={NAMES_VARIABLE}={self.names}"]
+        text = common_rc(self.folder) + "".join(f"common {_quoted(flag)}\n" for flag in flags)
         if not file.exists() or file.read_text() != text:
             file.write_text(text)
         return file
@@ -126,7 +171,7 @@ class PrivateBazel:
 
     def _run(self, verb: str, arguments: Sequence[str]) -> bytes:
         result = subprocess.run(
-            [*self._startup(), verb, *_QUIET, *arguments],
+            [*self._startup(), verb, *arguments],
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -157,12 +202,20 @@ def common_rc(workspace: Path) -> str:
     return text
 
 
-def rc_lines(file: Path, workspace: Path, *, depth: int = 0) -> list[tuple[str, str]]:
+def rc_lines(file: Path, workspace: Path, *, files: set[Path] | None = None, depth: int = 0) -> list[tuple[str, str]]:
     """The lines of an rc file, imports followed: command and options; [] where there is no such file.
+
+    Args:
+      file: the rc file.
+      workspace: what `%workspace%` stands for.
+      files: receives the file and those that it imports, there or not.
+      depth: how many files import this one.
 
     Raises:
       BazelError: it imports a file that is not there.
     """
+    if files is not None:
+        files.add(file)
     try:
         text = file.read_text(errors="surrogateescape")
     except OSError:
@@ -177,7 +230,7 @@ def rc_lines(file: Path, workspace: Path, *, depth: int = 0) -> list[tuple[str, 
                 raise BazelError(
                     f"{file.name}: `import {options}`: no such file (is it ignored by git?); add it, or try-import"
                 )
-            found += rc_lines(imported, workspace, depth=depth + 1)
+            found += rc_lines(imported, workspace, files=files, depth=depth + 1)
         elif command and not command.startswith("#"):
             found.append((command, options))
     return found

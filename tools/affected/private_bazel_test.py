@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.affected.private_bazel import BazelError, PrivateBazel, common_rc, rc_lines
+from tools.affected.private_bazel import NAMES_VARIABLE, BazelError, PrivateBazel, common_rc, rc_lines
 
 # common_rc
 
@@ -138,15 +138,18 @@ def test_answer(tmp_path, folder):
     assert after[-3:] == ["--config=gpu", "--", "deps(//...)"]
     (rc,) = (Path(word.removeprefix("--bazelrc=")) for word in before if word.startswith("--bazelrc="))
     assert not rc.is_relative_to(folder)
-    assert rc.read_text() == "common --test_env=A\ncommon --repo_env=X=a\\ b\n"
+    assert rc.read_text().startswith("common --test_env=A\n")
+    assert "common --repo_env=X=a\\ b\n" in rc.read_text()
 
 
 def test_each_question_reads_the_rc_of_its_tree(tmp_path, folder):
     program = Program(tmp_path, "cat $(printf '%s\\n' \"$@\" | sed -n 's/^--bazelrc=//p')")
     bazel = PrivateBazel((str(program.path),), folder, ())
-    assert bazel.query("x") == b""
+    own = bazel.query("x")
     (folder / ".bazelrc").write_text("test --test_env=A\n")
-    assert bazel.query("x") == b"common --test_env=A\n"
+    assert bazel.query("x") == b"common --test_env=A\n" + own
+    bazel.names = "abc"
+    assert f"common --repo_env={NAMES_VARIABLE}=abc\n".encode() in bazel.query("x")
 
 
 def test_error_says_what_bazel_said(tmp_path, folder):
@@ -215,3 +218,61 @@ def test_backslash_arrives(tmp_path):
     """Bazel takes a backslash for an escape within single quotes, too."""
     found = common_rc(workspace(tmp_path, rc='test "--test_env=A=x\\\\y"\n'))
     assert found == 'common "--test_env=A=x\\\\y"\n'
+
+
+# What Bazel read.
+
+DUMP = """\
+Warning: this information is intended for consumption by developers
+
+FILE_STATE:[{folder}]/[lib/BUILD.bazel]
+
+
+FILE_STATE:[{folder}]/[third_party/lock.txt]
+
+  Group 1:
+    REPOSITORY_DIRECTORY:@@wheel
+
+
+FILE_STATE:[<absolute root>]/[{folder}/named by its place.txt]
+
+
+FILE_STATE:[{folder}.output/external/wheel]/[BUILD.bazel]
+
+
+FILE_STATE:[/usr]/[lib/BUILD]
+
+
+DIRECTORY_LISTING_STATE:[{folder}]/[lib]
+"""
+
+
+def test_read_files(tmp_path, folder):
+    (tmp_path / "dump").write_text(DUMP.format(folder=folder))
+    (folder / ".bazelrc").write_text("try-import %workspace%/tools/x.bazelrc\ntry-import /etc/y.bazelrc\n")
+    program = Program(tmp_path, f"cat {tmp_path}/dump")
+    found = PrivateBazel((str(program.path),), folder, ()).read_files()
+    assert found is not None
+    inside = {path for path in found if not path.startswith("../")}
+    read = {"lib/BUILD.bazel", "third_party/lock.txt", "named by its place.txt"}
+    assert inside == {*read, ".bazelrc", "tools/x.bazelrc"}
+
+
+@pytest.mark.parametrize(
+    "script", ["exit 2", "echo 'FILE_STATE:[{folder}]/[a.txt]'", "echo FILE_STATE lib/BUILD.bazel"]
+)
+def test_read_files_of_a_bazel_that_does_not_tell(tmp_path, folder, script):
+    program = Program(tmp_path, script.format(folder=folder))
+    assert PrivateBazel((str(program.path),), folder, ()).read_files() is None
+
+
+def test_servers_on_one_workspace(tmp_path, folder):
+    program = Program(tmp_path, "exit 0")
+    bazels = [PrivateBazel((str(program.path),), folder, (), server) for server in range(2)]
+    assert bazels[0].output_base != bazels[1].output_base
+    for bazel in bazels:
+        bazel.output_base.mkdir()
+        bazel.query("x")
+    PrivateBazel.shut_down_all((str(program.path),), folder)
+    ends = [word for call in program.calls() if "shutdown" in call for word in call if "output_base" in word]
+    assert sorted(ends) == sorted(f"--output_base={bazel.output_base}" for bazel in bazels)

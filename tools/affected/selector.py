@@ -13,14 +13,22 @@ import dataclasses
 import fcntl
 import functools
 import hashlib
-import os
 import subprocess
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tools.affected import compare, explain, snapshot, target_graph
 from tools.affected.action_graph import ActionGraph
-from tools.affected.digests import MISSING, TreeDigests, external_digests, is_workspace_file, product_digest, touched
+from tools.affected.digests import (
+    EXTERNAL_FOLDER,
+    MISSING,
+    TreeDigests,
+    external_digests,
+    is_workspace_file,
+    links_into,
+    product_digest,
+    touched,
+)
 from tools.affected.explain import Evidence, Explanation
 from tools.affected.git_trees import LINK, Repo
 from tools.affected.private_bazel import BazelError, PrivateBazel
@@ -28,6 +36,8 @@ from tools.affected.selection import Affected, SelectError, Selection, Side, Tes
 from tools.affected.snapshot import STAMP, Snapshot
 from tools.affected.target_graph import TargetGraph, TestTarget
 
+# Modes of files that are no links or submodules.
+_REGULAR = ("100644", "100755")
 # Bazel runs tests with this tag each time: what they test is outside of what it sees.
 _ALWAYS = "external"
 
@@ -64,6 +74,21 @@ class _Verdicts:
 
     affected: dict[str, Affected] = dataclasses.field(default_factory=dict)
     unaffected: dict[str, Test] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Compared:
+    """What was compared in one configuration.
+
+    Attributes:
+      base: what is known of base.
+      head: targets of head; None where they are those of base.
+      differing: files behind base's actions whose content differs.
+    """
+
+    base: Snapshot
+    head: TargetGraph | None
+    differing: set[str]
 
 
 class _Blind(Exception):
@@ -117,11 +142,16 @@ class Selector:
         self._options = options
         self._say = say
         self._changed = repo.changed(self._base, self._head) if self._base != self._head else {}
-        self._bazel = PrivateBazel(options.bazel, folder, options.flags)
+        # A server for each configuration: one that goes from one to another forgets all that it analysed.
+        self._servers = {
+            name: PrivateBazel(options.bazel, folder, options.flags, server)
+            for server, name in enumerate(options.configurations)
+        }
+        self._bazel = next(iter(self._servers.values()))
         self._base_cached = True
         self._checked_out: str | None = None
         self._digests: dict[str, TreeDigests] = {}
-        self._compared: dict[str, tuple[Snapshot, TargetGraph, set[str]]] = {}
+        self._compared: dict[str, _Compared] = {}
         self._selection: Selection | None = None
 
     def selection(self) -> Selection:
@@ -184,8 +214,9 @@ class Selector:
                 f"{len(self._changed)} files differ; its actions read none of them and are otherwise those of base"
             ]
             if test.configuration in self._compared:
-                base, head, _ = self._compared[test.configuration]
-                if base.tests[label].structure != head.tests[label].structure:
+                compared = self._compared[test.configuration]
+                head = compared.head
+                if head is not None and compared.base.tests[label].structure != head.tests[label].structure:
                     sentences.append("declarations that it reaches differ, but not what is executed")
                 evidence = self._evidence(test.configuration)
                 path = explain.path_from_change(evidence, label) if evidence else ()
@@ -210,13 +241,15 @@ class Selector:
     def _evidence(self, configuration: str) -> Evidence | None:
         if configuration not in self._compared:
             return None
-        base, head, differing = self._compared[configuration]
+        compared = self._compared[configuration]
+        base = compared.base.targets()
+        head = compared.head or base
         return Evidence(
             own=head.own,
             edges=head.edges,
-            base_own=base.targets()[0],
+            base_own=base.own,
             hidden=frozenset(head.hidden),
-            differing=frozenset(differing),
+            differing=frozenset(compared.differing),
             surroundings=base.surroundings != head.surroundings,
         )
 
@@ -276,7 +309,7 @@ class Selector:
                 links = any(entry.mode == LINK for entry in self._repo.files(self._base).values())
                 try:
                     self._check_out(self._base)
-                    taken = snapshot.take(self._bazel, flags, remaining, links, file)
+                    taken = snapshot.take(self._servers[name], flags, remaining, links, file)
                 except BazelError as error:
                     raise _Blind(f"Bazel cannot analyse it ({name}): {_first_error(error)}") from error
             found[name] = taken
@@ -287,12 +320,9 @@ class Selector:
 
     def _compare(self, bases: dict[str, Snapshot], verdicts: _Verdicts) -> tuple[list[str], list[str]]:
         """Judges every test of head; returns those that only base has, and those that no configuration can run."""
-        first = next(iter(bases.values()))
-        if self._head == self._base:
-            for name, base in bases.items():
-                for label in base.compatible:
-                    self._judge_same(label, base.tests[label], name, verdicts)
-            return [], sorted(set(first.tests) - verdicts.affected.keys() - verdicts.unaffected.keys())
+        if all(self._keeps_targets(base) for base in bases.values()) and self._compare_contents(bases, verdicts):
+            first = next(iter(bases.values()))
+            return [], sorted(first.tests.keys() - verdicts.affected.keys() - verdicts.unaffected.keys())
         remaining: list[str] | None = None
         everyone: set[str] = set()
         try:
@@ -311,6 +341,45 @@ class Selector:
                 raise SelectError(f"Bazel cannot load head: {error}") from error
         return sorted(gone), remaining or []
 
+    def _keeps_targets(self, base: Snapshot) -> bool:
+        """Whether head differs only in the content of files that Bazel does not read before it runs an action.
+
+        Then it has the targets and actions of base, and Bazel need not be asked.
+        """
+        if self._options.exhaustive:
+            return False
+        files_stay = all(
+            old is not None and new is not None and old.mode in _REGULAR and new.mode in _REGULAR
+            for old, new in self._changed.values()
+        )
+        return files_stay and (not self._changed or (base.read is not None and base.read.isdisjoint(self._changed)))
+
+    def _compare_contents(self, bases: Mapping[str, Snapshot], verdicts: _Verdicts) -> bool:
+        """Judges every test by the files that base's actions read; False if something must be built to judge."""
+        read_in = {}
+        for name, base in bases.items():
+            differing = self._differing_files(base)
+            # (a folder of an external repository has no digest: see `external_digests`)
+            linked = {path: file for path, file in base.linked.items() if base.external[path] != EXTERNAL_FOLDER}
+            beyond = touched(linked.values(), self._changed)
+            differing |= {path for path, file in linked.items() if file in beyond}
+            self._compared[name] = _Compared(base, None, differing)
+            read_in[name] = self._readers(base, differing)
+            if self._options.build and read_in[name] != self._readers(base, differing, through_programs=False):
+                return False
+        for name, base in bases.items():
+            for label in base.compatible:
+                changes = self._readable(read_in[name].get(label, ()), base)
+                self._judge_content(label, base.tests[label], name, changes, verdicts)
+        return True
+
+    @staticmethod
+    def _readers(base: Snapshot, differing: set[str], *, through_programs: bool = True) -> dict[str, tuple[str, ...]]:
+        """Base's tests that read one of some files, and which of them."""
+        return (
+            compare.content_changes(base.actions(), differing, through_programs=through_programs) if differing else {}
+        )
+
     def _compare_in(
         self,
         name: str,
@@ -320,7 +389,7 @@ class Selector:
         verdicts: _Verdicts,
     ) -> list[str]:
         """Judges the tests that run in one configuration; returns the labels of those that do not."""
-        targets = snapshot.read_targets(self._bazel, flags, only, base.toolchains)
+        targets = snapshot.read_targets(self._servers[name], flags, only, base.toolchains)
         alike = {
             label
             for label, test in targets.tests.items()
@@ -329,8 +398,8 @@ class Selector:
         judged = set()
         if self._packages_that_differ:
             alike -= target_graph.users(targets.edges, self._packages_that_differ)
-        differing = self._differing_sources(base)
-        self._compared[name] = (base, targets, differing)
+        differing = self._differing_sources(self._servers[name], base)
+        self._compared[name] = _Compared(base, targets, differing)
         actions = base.actions() if differing else ActionGraph([], [], {})
         read = compare.content_changes(actions, differing)
         self._check_sources(actions, differing, alike)  # (the actions of the others may read other files now)
@@ -338,7 +407,8 @@ class Selector:
             alike -= read.keys() - compare.content_changes(actions, differing, through_programs=False).keys()
         for label in alike & base.compatible:
             judged.add(label)
-            self._judge_content(label, targets.tests[label], name, read.get(label, ()), verdicts)
+            changes = self._readable(read.get(label, ()), base)
+            self._judge_content(label, targets.tests[label], name, changes, verdicts)
         unlike = sorted(targets.tests.keys() - alike)
         judged |= self._compare_actions(name, flags, base, unlike, targets, verdicts)
         return sorted(targets.tests.keys() - judged)
@@ -355,14 +425,18 @@ class Selector:
                     found.add(f"//{folder}")
         return found
 
-    def _differing_sources(self, base: Snapshot) -> set[str]:
-        """Files behind base's actions whose content differs in head."""
+    def _differing_sources(self, bazel: PrivateBazel, base: Snapshot) -> set[str]:
+        """Files behind base's actions whose content differs in head, which is checked out and loaded."""
+        now = external_digests(base.external, bazel.output_base)
+        outside = {path for path, digest in base.external.items() if now[path] != digest}
+        return self._differing_files(base) | outside
+
+    def _differing_files(self, base: Snapshot) -> set[str]:
+        """Files of the workspace behind base's actions whose content differs in head."""
         inside = [path for path in base.sources if is_workspace_file(path)]
-        differing = touched(inside, self._changed)
         if base.links or any(entry and entry.mode == LINK for pair in self._changed.values() for entry in pair):
-            differing = {path for path in inside if self._digest(self._base)(path) != self._digest(self._head)(path)}
-        now = external_digests(base.external, self._bazel.output_base)
-        return differing | {path for path, digest in base.external.items() if now[path] != digest}
+            return {path for path in inside if self._digest(self._base)(path) != self._digest(self._head)(path)}
+        return touched(inside, self._changed)
 
     def _check_sources(self, graph: ActionGraph, among: set[str], labels: Collection[str]) -> None:
         """Bazel analyses a target whose source file is not there, and fails when it builds it.
@@ -389,15 +463,15 @@ class Selector:
     ) -> set[str]:
         """Judges tests by their actions; returns those that have any (the others are incompatible)."""
         targets = head.tests
-        graph = snapshot.ask_actions(self._bazel, flags, labels)
+        graph = snapshot.ask_actions(self._servers[name], flags, labels)
         self._check_sources(graph, set(graph.sources), graph.tests)
-        external = external_digests(graph.sources, self._bazel.output_base)
+        external = external_digests(graph.sources, self._servers[name].output_base)
         new_side = compare.Side(graph, _digest_of(self._digest(self._head), external, head.surroundings))
         known = [label for label in graph.tests if label in base.compatible]
         old_digest = _digest_of(self._digest(self._base), base.external, base.surroundings)
         old_side = compare.Side(base.actions(), old_digest) if known else None
         if self._options.build and old_side is not None:
-            old_side, new_side = self._with_products(flags, known, old_side, new_side)
+            old_side, new_side = self._with_products(self._servers[name], flags, known, old_side, new_side)
         layouts = []
         for label in graph.tests:
             test = _test(label, targets[label], name)
@@ -405,7 +479,9 @@ class Selector:
                 verdicts.affected[label] = Affected(test, "new")
             elif not self._same_actions(label, old_side, new_side, base.tests[label], targets[label]):
                 verdicts.affected[label] = Affected(
-                    test, "action", self._readable(compare.changes(old_side, new_side, label))
+                    test,
+                    "action",
+                    self._readable(compare.changes(old_side, new_side, label), base, self._servers[name]),
                 )
             elif not compare.same(old_side, new_side, label, layout=True):
                 layouts.append(label)
@@ -437,9 +513,9 @@ class Selector:
     ) -> None:
         """Judges tests of which only the order of runfiles differs so far, by what their manifests say."""
         self._say("comparing the runfiles of tests whose dependencies changed their order")
-        after = snapshot.ask_layouts(self._bazel, flags, labels)
+        after = snapshot.ask_layouts(self._servers[name], flags, labels)
         self._check_out(self._base)
-        before = snapshot.ask_layouts(self._bazel, flags, labels)
+        before = snapshot.ask_layouts(self._servers[name], flags, labels)
         self._check_out(self._head)
         old, new = old.with_layouts(before), new.with_layouts(after)
         for label in labels:
@@ -450,7 +526,7 @@ class Selector:
                 verdicts.affected[label] = Affected(test, "action", ("places of its runfiles",))
 
     def _with_products(
-        self, flags: Sequence[str], labels: Sequence[str], old: compare.Side, new: compare.Side
+        self, bazel: PrivateBazel, flags: Sequence[str], labels: Sequence[str], old: compare.Side, new: compare.Side
     ) -> tuple[compare.Side, compare.Side]:
         """The sides with what programs make for tests on both, where what these programs read differs."""
         made = compare.differing_products(old, new, labels)
@@ -462,14 +538,12 @@ class Selector:
         for tree in (self._base, self._head):
             self._check_out(tree)
             try:
-                self._bazel.build(sorted(made), flags)
+                bazel.build(sorted(made), flags)
             except BazelError as error:
                 self._say(f"not all of it can be built, so the tests are taken: {_first_error(error)}")
                 self._check_out(self._head)
                 return old, new
-            products.append(
-                {path: product_digest(self._bazel.output(path)) or f"not built in {tree}" for path in outputs}
-            )
+            products.append({path: product_digest(bazel.output(path)) or f"not built in {tree}" for path in outputs})
         return old.with_products(products[0]), new.with_products(products[1])
 
     def _take_everything(self, verdicts: _Verdicts) -> list[str]:
@@ -479,8 +553,8 @@ class Selector:
             self._check_out(self._head)
             for name, flags in self._options.configurations.items():
                 if remaining is None or remaining:
-                    targets = snapshot.read_targets(self._bazel, flags, remaining, ())
-                    graph = snapshot.ask_actions(self._bazel, flags, sorted(targets.tests))
+                    targets = snapshot.read_targets(self._servers[name], flags, remaining, ())
+                    graph = snapshot.ask_actions(self._servers[name], flags, sorted(targets.tests))
                     self._check_sources(graph, set(graph.sources), graph.tests)
                     for label in graph.tests:
                         test = _test(label, targets.tests[label], name)
@@ -494,7 +568,7 @@ class Selector:
         self, label: str, target: TestTarget, name: str, changes: tuple[str, ...], verdicts: _Verdicts
     ) -> None:
         if changes:
-            verdicts.affected[label] = Affected(_test(label, target, name), "content", self._readable(changes))
+            verdicts.affected[label] = Affected(_test(label, target, name), "content", changes)
         else:
             self._judge_same(label, target, name, verdicts)
 
@@ -505,15 +579,15 @@ class Selector:
         else:
             verdicts.unaffected[label] = test
 
-    def _readable(self, changes: Iterable[str]) -> tuple[str, ...]:
+    def _readable(self, changes: Iterable[str], base: Snapshot, bazel: PrivateBazel | None = None) -> tuple[str, ...]:
         """The same, with files of external repositories that are links into the workspace named as there."""
         told = []
-        root = os.path.realpath(self._folder)
         for change in changes:
             sign, path = (change[:2], change[2:]) if change.startswith(("+ ", "- ")) else ("", change)
-            if path.startswith("external/"):
-                real = os.path.realpath(self._bazel.output_base / path)
-                path = os.path.relpath(real, root) if real.startswith(root + "/") else path
+            if path in base.linked:
+                path = base.linked[path]
+            elif bazel is not None and path.startswith("external/"):
+                path = links_into([path], bazel.output_base, self._folder).get(path, path)
             told.append(sign + path)
         return tuple(told)
 
@@ -525,6 +599,9 @@ class Selector:
     def _check_out(self, tree: str) -> None:
         if self._checked_out != tree:
             self._repo.check_out(tree, self._folder)
+            names = "\n".join(self._repo.files(tree))
+            for server in self._servers.values():
+                server.names = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
             self._checked_out = tree
 
 

@@ -77,7 +77,7 @@ def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     yield folder
     for home in folder.glob("*/workspaces/*"):
-        PrivateBazel(host_bazel.command(), home / "tree", ()).shut_down()
+        PrivateBazel.shut_down_all(host_bazel.command(), home / "tree")
 
 
 @pytest.fixture

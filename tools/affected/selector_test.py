@@ -299,6 +299,72 @@ def test_file_that_decides_about_all_but_changes_no_action(root):
     assert why(select(root)) == {}
 
 
+# What Bazel need not be asked.
+
+
+def asked_of(bazels) -> list[str]:
+    """What the last selection asked Bazel."""
+    return [question for bazel in bazels[-2:] for question in bazel.asked]
+
+
+def edit_unread_files(root):
+    (root / "lib.py").write_text("changed")
+    (root / "README.md").write_text("changed")
+    (root / "t3.py").chmod(0o755)
+
+
+def test_files_that_only_actions_read_ask_nothing(root, bazels):
+    select(root)
+    edit_unread_files(root)
+    selection = select(root)
+    assert asked_of(bazels) == []
+    assert why(selection) == dict.fromkeys(["t1", "t2", "t3"], "content")
+    assert (names(selection.elsewhere), selection.deleted) == ({"nowhere"}, ())
+    thorough = select(root, exhaustive=True)
+    assert asked_of(bazels) != []
+    assert (selection.unaffected, selection.elsewhere) == (thorough.unaffected, thorough.elsewhere)
+    assert [(a.test, a.changes) for a in selection.affected] == [(a.test, a.changes) for a in thorough.affected]
+
+
+def test_explanations_that_ask_nothing_before(root, bazels):
+    select(root)
+    edit_unread_files(root)
+    assert explain(root, "t1").path == ("//:lib.py", "//lib:lib", "//app:t1")
+    assert explain(root, "gpu").verdict == "unaffected"
+    assert explain(root, "nowhere").verdict == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda root: declare(root, t1={"args": ["-v"]}),
+        lambda root: (root / "new.md").write_text("new"),
+        lambda root: (root / "README.md").unlink(),
+        lambda root: (root / "MODULE.bazel").write_text("module()\n"),
+        lambda root: (root / ".bazelversion").write_text("7.7.1"),
+        lambda root: ((root / "t3.py").unlink(), (root / "t3.py").symlink_to("t1.py")),
+    ],
+    ids=["read", "added", "deleted", "module", "version", "link"],
+)
+def test_other_changes_are_asked_about(root, bazels, edit):
+    (root / "MODULE.bazel").write_text("")
+    git(root, "add", "--all")
+    git(root, "commit", "-m", "module")
+    select(root)
+    (root / "lib.py").write_text("changed")
+    edit(root)
+    assert {"t1", "t2"} <= names(why(select(root)))
+    assert asked_of(bazels) != []
+
+
+def test_bazel_that_does_not_tell_what_it_read_is_asked(root, bazels, monkeypatch):
+    monkeypatch.setattr(FakeBazel, "tells_what_it_read", False)
+    select(root)
+    edit_unread_files(root)
+    assert names(why(select(root))) == {"t1", "t2", "t3"}
+    assert asked_of(bazels) != []
+
+
 # Sides that say nothing.
 
 

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from tools.affected import action_graph, target_graph
 from tools.affected.action_graph import ActionGraph
-from tools.affected.digests import external_digests
+from tools.affected.digests import external_digests, links_into
 from tools.affected.private_bazel import BazelError, PrivateBazel, rc_lines
 from tools.affected.target_graph import TargetGraph, TestTarget
 
@@ -55,6 +55,8 @@ class Snapshot:
       surroundings: hash of what decides about all targets.
       sources: files that the tests' actions read and no action makes.
       external: digests of those that belong to external repositories.
+      linked: which of these are links into the workspace, and to which file there.
+      read: the files of the workspace whose content decides about its targets; None where that is not known.
       links: whether the tree has symbolic links.
       file: where the rest is kept.
     """
@@ -65,6 +67,8 @@ class Snapshot:
     surroundings: str
     sources: tuple[str, ...]
     external: dict[str, str]
+    linked: dict[str, str]
+    read: frozenset[str] | None
     links: bool
     file: Path
 
@@ -72,10 +76,17 @@ class Snapshot:
         """The action graph (read when it is needed)."""
         return ActionGraph.from_json(_member(self.file, _ACTIONS_FILE))
 
-    def targets(self) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-        """Hash of each target, and what it names."""
+    def targets(self) -> TargetGraph:
+        """The target graph (read when it is needed)."""
         data = _member(self.file, _TARGETS_FILE)
-        return data["own"], {label: tuple(named) for label, named in data["edges"].items()}
+        return TargetGraph(
+            own=data["own"],
+            edges={label: tuple(named) for label, named in data["edges"].items()},
+            tests=self.tests,
+            toolchains=self.toolchains,
+            hidden=tuple(data["hidden"]),
+            surroundings=self.surroundings,
+        )
 
 
 def key(tree: str, bazel_version: str, flags: Sequence[str]) -> str:
@@ -106,6 +117,8 @@ def load(file: Path) -> Snapshot | None:
             surroundings=data["surroundings"],
             sources=tuple(data["sources"]),
             external=data["external"],
+            linked=data["linked"],
+            read=None if data["read"] is None else frozenset(data["read"]),
             links=data["links"],
             file=file,
         )
@@ -130,6 +143,7 @@ def take(bazel: PrivateBazel, flags: Sequence[str], only: Sequence[str] | None, 
     targets = read_targets(bazel, flags, only, target_graph.toolchains(transitions))
     graph = ask_actions(bazel, flags, sorted(targets.tests))
     external = external_digests(graph.sources, bazel.output_base)
+    read = bazel.read_files()
     tests = {
         "tests": {label: dataclasses.asdict(test) for label, test in sorted(targets.tests.items())},
         "compatible": sorted(graph.tests),
@@ -137,13 +151,15 @@ def take(bazel: PrivateBazel, flags: Sequence[str], only: Sequence[str] | None, 
         "surroundings": targets.surroundings,
         "sources": graph.sources,
         "external": external,
+        "linked": links_into(external, bazel.output_base, bazel.folder),
+        "read": None if read is None else sorted({*read, *SURROUNDINGS}),
         "links": links,
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     members = {
         _TESTS_FILE: tests,
         _ACTIONS_FILE: graph.to_json(),
-        _TARGETS_FILE: {"own": targets.own, "edges": targets.edges},
+        _TARGETS_FILE: {"own": targets.own, "edges": targets.edges, "hidden": targets.hidden},
     }
     unfinished = file.with_name(f"{file.name}.{os.getpid()}")
     try:

@@ -81,9 +81,8 @@ def test_taken_is_loaded(bazel, file):
     assert loaded.external.keys() == {"external/wheel/stamp"}
     assert loaded.links
     assert loaded.actions() == snapshot.ask_actions(bazel, (), ["//app:t1", "//app:t2"])
-    own, edges = loaded.targets()
-    targets = snapshot.read_targets(bazel, (), None, ())
-    assert (own, edges) == (targets.own, targets.edges)
+    assert loaded.targets() == snapshot.read_targets(bazel, (), None, ())
+    assert loaded.read == {"targets.json", *snapshot.SURROUNDINGS}
 
 
 def test_same_answer_same_file(bazel, file, monkeypatch):

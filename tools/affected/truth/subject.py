@@ -40,7 +40,7 @@ class Subject:
 
     def __exit__(self, *_: object) -> None:
         for home in self._cache.glob("workspaces/*"):
-            PrivateBazel(self._bazel, home / "tree", ()).shut_down()
+            PrivateBazel.shut_down_all(self._bazel, home / "tree")
 
     def __call__(self, root: Path, base: str) -> Answer:
         """What it says about the working tree of `root`."""
