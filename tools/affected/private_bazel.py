@@ -162,14 +162,20 @@ class PrivateBazel:
             return self._ask_once(verb, expression, flags)
 
     def _ask_once(self, verb: str, expression: str, flags: Sequence[str]) -> bytes:
-        if len(expression) <= _LONGEST_ARGUMENT:
-            return self._run(verb, [*flags, "--", expression])
-        with tempfile.NamedTemporaryFile("w", suffix=".query") as file:
-            file.write(expression)
-            file.flush()
-            return self._run(verb, [*flags, f"--query_file={file.name}"])
+        # Not by standard output: without colours, Bazel takes for an escape sequence what looks like one in a binary
+        # answer of aquery or cquery (the numbers 27 and 91, in this order), and drops bytes.
+        with tempfile.NamedTemporaryFile(suffix=".answer") as answer:
+            flags = [*flags, f"--output_file={answer.name}"]
+            if len(expression) <= _LONGEST_ARGUMENT:
+                self._run(verb, [*flags, "--", expression])
+            else:
+                with tempfile.NamedTemporaryFile("w", suffix=".query") as file:
+                    file.write(expression)
+                    file.flush()
+                    self._run(verb, [*flags, f"--query_file={file.name}"])
+            return Path(answer.name).read_bytes()
 
-    def _run(self, verb: str, arguments: Sequence[str]) -> bytes:
+    def _run(self, verb: str, arguments: Sequence[str]) -> None:
         result = subprocess.run(
             [*self._startup(), verb, *arguments],
             cwd=self.folder,
@@ -179,7 +185,6 @@ class PrivateBazel:
         )
         if result.returncode:
             raise BazelError(result.stderr.decode(errors="replace").strip() or f"exit status {result.returncode}")
-        return result.stdout
 
 
 def common_rc(workspace: Path) -> str:

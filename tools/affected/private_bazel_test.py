@@ -101,13 +101,15 @@ def test_rc_lines_know_no_place(tmp_path):
 
 
 class Program:
-    """A `bazel` that writes down how it was called, and does what `script` says."""
+    """A `bazel` that writes down how it was called, and does what `script` says; what that prints is the answer."""
 
     def __init__(self, folder: Path, script: str) -> None:
         self._calls = folder / "calls"
         self.path = folder / "bazel"
         note = f"for word; do printf '%s\\n' \"$word\"; done >>{self._calls}; echo END >>{self._calls}"
-        self.path.write_text(f"#!/bin/sh\n{note}\n{script}\n")
+        file = """file=$(printf '%s\\n' "$@" | sed -n 's/^--output_file=//p')"""
+        answer = 'exec 3>&1; [ -z "$file" ] || exec >"$file"'
+        self.path.write_text("\n".join(["#!/bin/sh", note, file, answer, script, ""]))
         self.path.chmod(self.path.stat().st_mode | stat.S_IXUSR)
 
     def calls(self) -> list[list[str]]:
@@ -135,11 +137,20 @@ def test_answer(tmp_path, folder):
     assert before[0] == "--nosystem_rc"
     assert f"--output_base={bazel.output_base}" in before
     assert bazel.output_base == folder.with_name("tree.output")
-    assert after[-3:] == ["--config=gpu", "--", "deps(//...)"]
+    assert after[-4] == "--config=gpu"
+    assert after[-2:] == ["--", "deps(//...)"]
     (rc,) = (Path(word.removeprefix("--bazelrc=")) for word in before if word.startswith("--bazelrc="))
     assert not rc.is_relative_to(folder)
     assert rc.read_text().startswith("common --test_env=A\n")
     assert "common --repo_env=X=a\\ b\n" in rc.read_text()
+
+
+def test_answer_does_not_come_by_standard_output(tmp_path, folder):
+    """Bazel strips what looks like escape sequences from it."""
+    program = Program(tmp_path, "echo noise >&3; printf '\\033[1m'")
+    bazel = PrivateBazel((str(program.path),), folder, ())
+    for ask in (bazel.cquery, bazel.aquery, bazel.query):
+        assert ask("x") == b"\033[1m"
 
 
 def test_each_question_reads_the_rc_of_its_tree(tmp_path, folder):

@@ -11,12 +11,13 @@ from tools.affected.selection import SelectError
 from tools.affected.selector import Options, select, selecting
 from tools.bazel import host_bazel
 
+# (one command has an escape sequence: Bazel strips those from what it prints, be it text or not)
 BUILD = """\
 load(":rule.bzl", "shell_test")
 
 filegroup(name = "lib", srcs = ["lib.txt"])
 
-genrule(name = "made", srcs = ["in.txt"], outs = ["made.txt"], cmd = "sort $< > $@")
+genrule(name = "made", srcs = ["in.txt"], outs = ["made.txt"], cmd = "sort $< > $@ # \\033[1m")
 
 shell_test(name = "plain_test", tags = ["unit"])
 
