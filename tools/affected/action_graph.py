@@ -13,12 +13,14 @@ from typing import Any
 from tools.affected import messages
 
 TEST_RUNNER = "TestRunner"
+# Stands for the runfiles of a program.
+MIDDLEMAN = "Middleman"
 # What Bazel makes itself, from what the graph says: equal actions with equal inputs, equal outputs, and nothing to run.
 _OWN_WORK = frozenset(
     {
         TEST_RUNNER,
         "FileWrite",
-        "Middleman",
+        MIDDLEMAN,
         "RepoMappingManifest",
         "SourceSymlinkManifest",
         "Symlink",
@@ -99,26 +101,39 @@ def file_contents(data: bytes) -> dict[str, str]:
     return {
         reader.path(output): action.file_contents
         for action in reader.actions
-        for output in action.output_ids
+        for output in action.outputs
         if action.file_contents
     }
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Action:
+    """What is kept of an action's message, which may hold far more: a template, for one."""
+
+    target: int
+    mnemonic: str
+    key: str
+    facts: tuple[str, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    file_contents: str
+
+
 class _Reader:
     def __init__(self, data: bytes) -> None:
-        self.actions: list[Any] = []
+        self.actions: list[_Action] = []
         self._labels: dict[int, str] = {}
         self._depsets: dict[int, Any] = {}
         self._fragments: dict[int, tuple[str, int]] = {}
         self._artifacts: dict[int, int] = {}
         self._paths: dict[int, str] = {0: ""}
         for piece in messages.action_graphs(data):
-            self.actions += piece.actions
+            self.actions += map(_kept, piece.actions)
             self._labels.update((t.id, t.label) for t in piece.targets)
             self._depsets.update((d.id, d) for d in piece.dep_set_of_files)
             self._fragments.update((f.id, (f.label, f.parent_id)) for f in piece.path_fragments)
             self._artifacts.update((a.id, a.path_fragment_id) for a in piece.artifacts)
-        self._makers = {output: i for i, action in enumerate(self.actions) for output in action.output_ids}
+        self._makers = {output: i for i, action in enumerate(self.actions) for output in action.outputs}
         self._nodes: list[Node] = []
         self._sources: dict[str, int] = {}
         self._done: dict[tuple[str, int], int] = {}
@@ -140,7 +155,7 @@ class _Reader:
         tests: dict[str, list[int]] = {}
         for i, action in enumerate(self.actions):
             if action.mnemonic == TEST_RUNNER:
-                tests.setdefault(self._labels[action.target_id], []).append(self._place(("action", i)))
+                tests.setdefault(self._labels[action.target], []).append(self._place(("action", i)))
         return ActionGraph(
             nodes=self._nodes,
             sources=list(self._sources),
@@ -165,7 +180,7 @@ class _Reader:
     def _below(self, name: tuple[str, int]) -> Iterator[tuple[str, int]]:
         kind, number = name
         if kind == "action":
-            for depset in self.actions[number].input_dep_set_ids:
+            for depset in self.actions[number].inputs:
                 yield "depset", depset
         else:
             depset = self._depsets[number]
@@ -187,11 +202,23 @@ class _Reader:
             below=below,
             sources=(),
             mnemonic=action.mnemonic,
-            key=action.action_key,
-            outputs=tuple(self.path(output) for output in action.output_ids),
-            facts=tuple(_facts(action)) if action.mnemonic == TEST_RUNNER else (),
-            label="" if action.mnemonic in _OWN_WORK else self._labels.get(action.target_id, ""),
+            key=action.key,
+            outputs=tuple(self.path(output) for output in action.outputs),
+            facts=action.facts,
+            label="" if action.mnemonic in _OWN_WORK else self._labels.get(action.target, ""),
         )
+
+
+def _kept(action: Any) -> _Action:
+    return _Action(
+        target=action.target_id,
+        mnemonic=action.mnemonic,
+        key=action.action_key,
+        facts=tuple(_facts(action)) if action.mnemonic == TEST_RUNNER else (),
+        inputs=tuple(action.input_dep_set_ids),
+        outputs=tuple(action.output_ids),
+        file_contents=action.file_contents,
+    )
 
 
 def _facts(action: Any) -> Iterator[str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
-from tools.affected.action_graph import TEST_RUNNER, ActionGraph, Node
-from tools.affected.digests import EXTERNAL_FOLDER
+from tools.affected.action_graph import MIDDLEMAN, TEST_RUNNER, ActionGraph, Node
+from tools.affected.digests import EXTERNAL_FOLDER, GENERATED
 
 Digest = Callable[[str], str]
 
@@ -140,6 +140,10 @@ class Side:
         numbers = {number for place in self.reached([node]) for number in self.graph.nodes[place].sources}
         return any(self._sources[number] == f"{self.graph.sources[number]} {EXTERNAL_FOLDER}" for number in numbers)
 
+    def digest(self, path: str) -> str:
+        """Digest of a source."""
+        return self._digest(path)
+
     def source(self, number: int) -> str:
         """Path and digest of a source."""
         return self._sources[number]
@@ -183,6 +187,51 @@ def same(base: Side, head: Side, label: str, *, layout: bool) -> bool:
     return sorted(head.exact(i, layout=layout) for i in ours) == sorted(base.exact(i, layout=layout) for i in theirs)
 
 
+def differs_at_sight(base: Side, inputs: ActionGraph, digest: Digest, label: str) -> tuple[str, ...]:
+    """What differs about a test for certain, of what is seen without most actions of head; () where nothing is.
+
+    Args:
+      base: one side, whole.
+      inputs: actions of head; what is made by those that it lacks counts as a source (`snapshot.ask_inputs`).
+      digest: source path to digest, in head.
+      label: a test that both have.
+    """
+    old, new = base.graph.tests[label], inputs.tests[label]
+    facts_before, facts_after = _facts(base.graph, old), _facts(inputs, new)
+    if len(old) != len(new) or facts_before != facts_after:
+        return _told(old, new, facts_before, facts_after, {}, {})
+    files_before, makers_before = _read_by(base.graph, old)
+    files_after, makers_after = _read_by(inputs, new)
+    made_after = {path for maker in makers_after for path in maker} | {
+        f for f in files_after if f.startswith(GENERATED)
+    }
+    before = {path: base.digest(path) for path in files_before if not path.startswith(GENERATED)}
+    after = {path: digest(path) for path in files_after if not path.startswith(GENERATED)}
+    # (a maker of base may make more than the test reads)
+    gone = any(made_after.isdisjoint(maker) for maker in makers_before)
+    if before == after and not gone and made_after <= {path for maker in makers_before for path in maker}:
+        return ()
+    return _told(old, new, facts_before, facts_after, before, after) or ("what programs make for it",)
+
+
+def _read_by(graph: ActionGraph, places: Iterable[int]) -> tuple[set[str], set[tuple[str, ...]]]:
+    """What actions read: paths of sources, and the outputs of each action that makes the other inputs."""
+    sources: set[str] = set()
+    makers: set[tuple[str, ...]] = set()
+    seen = set(places)
+    stack = list(seen)
+    while stack:
+        node = graph.nodes[stack.pop()]
+        if node.mnemonic not in ("", TEST_RUNNER, MIDDLEMAN):
+            makers.add(node.outputs)
+            continue
+        sources.update(graph.sources[number] for number in node.sources)
+        new = [below for below in node.below if below not in seen]
+        seen.update(new)
+        stack += new
+    return sources, makers
+
+
 def differing_products(base: Side, head: Side, labels: Iterable[str]) -> dict[str, list[str]]:
     """What programs make for tests that both sides have, where what they read differs: target to paths.
 
@@ -212,24 +261,42 @@ def keys(graph: ActionGraph, label: str) -> tuple[str, ...]:
 def changes(base: Side, head: Side, label: str) -> tuple[str, ...]:
     """What differs about a test, most telling first."""
     old, new = base.graph.tests[label], head.graph.tests[label]
-    told = []
-    if len(old) != len(new):
-        told.append(f"test actions: {len(old)} -> {len(new)}")
-    facts_before = {fact for i in old for fact in base.graph.nodes[i].facts}
-    facts_after = {fact for i in new for fact in head.graph.nodes[i].facts}
-    told += [f"+ {fact}" for fact in sorted(facts_after - facts_before)]
-    told += [f"- {fact}" for fact in sorted(facts_before - facts_after)]
+    facts_before, facts_after = _facts(base.graph, old), _facts(head.graph, new)
     reached_before, reached_after = base.reached(old), head.reached(new)
-    told += _source_changes(_files(base, reached_before), _files(head, reached_after))
     keys_before, keys_after = _keys(base, reached_before), _keys(head, reached_after)
-    told += [
-        f"{keys_after[output][0]}: {output.removeprefix('bazel-out/')}"
+    actions = [
+        f"{keys_after[output][0]}: {output.removeprefix(GENERATED)}"
         for output in sorted(keys_after)
         if keys_before.get(output) != keys_after[output]
     ]
+    files_before, files_after = _files(base, reached_before), _files(head, reached_after)
+    told = _told(old, new, facts_before, facts_after, files_before, files_after, actions)
+    return told or ("settings of the test: size, time limit, ...",)
+
+
+def _facts(graph: ActionGraph, tests: Iterable[int]) -> set[str]:
+    return {fact for i in tests for fact in graph.nodes[i].facts}
+
+
+def _told(
+    old: Collection[int],
+    new: Collection[int],
+    facts_before: set[str],
+    facts_after: set[str],
+    files_before: Mapping[str, str],
+    files_after: Mapping[str, str],
+    actions: Iterable[str] = (),
+) -> tuple[str, ...]:
+    """Differences in words, most telling first."""
+    told = []
+    if len(old) != len(new):
+        told.append(f"test actions: {len(old)} -> {len(new)}")
+    told += [f"+ {fact}" for fact in sorted(facts_after - facts_before)]
+    told += [f"- {fact}" for fact in sorted(facts_before - facts_after)]
+    told += [*_source_changes(files_before, files_after), *actions]
     if len(told) > _TOLD:
         told = [*told[: _TOLD - 1], f"... and {len(told) - _TOLD + 1} more"]
-    return tuple(told) or ("settings of the test: size, time limit, ...",)
+    return tuple(told)
 
 
 def _files(side: Side, nodes: Iterable[int]) -> dict[str, str]:

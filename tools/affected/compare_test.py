@@ -242,3 +242,65 @@ def test_products_that_change_places_count():
     before = side(build).with_products({"bazel-out/x": "1", "bazel-out/y": "2"})
     after = side(build).with_products({"bazel-out/x": "2", "bazel-out/y": "1"})
     assert not same(before, after)
+
+
+# At sight: head without the actions that an answer leaves out.
+
+
+def program(actions, stub=True, outputs=("bazel-out/t.sh",), also=(), files=("a.py", "lib.py"), **fields):
+    """//:t reads its files, a stub made from a template, and its runfiles, which hold both."""
+    if stub:
+        actions.action("TemplateExpand", "//:t", [actions.files("template.txt")], outputs)
+    actions.action("Genrule", "//:gen", [actions.files("in.txt")], ["bazel-out/out.txt", "bazel-out/more.txt"])
+    everything = actions.files(*files, "bazel-out/t.sh", "bazel-out/out.txt", *also)
+    actions.action("Middleman", "//:t", [everything], ["bazel-out/t-runfiles"])
+    actions.test("//:t", [actions.files("bazel-out/t-runfiles", "bazel-out/t.sh")], **fields)
+
+
+def at_sight(contents=(), *, base=program, **fields) -> tuple[str, ...]:
+    head = side(lambda actions: program(actions, stub=False, **fields), contents)
+    return compare.differs_at_sight(side(base), head.graph, head.digest, "//:t")
+
+
+def test_nothing_differs_at_sight():
+    assert at_sight() == ()
+    assert at_sight(files=("lib.py", "a.py")) == ()
+
+
+def test_stub_that_makes_more_than_the_test_reads_does_not_differ():
+    assert at_sight(base=lambda actions: program(actions, outputs=["bazel-out/t.sh", "bazel-out/t.temp"])) == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"files": ("a.py", "lib.py", "b.py")}, ("+ b.py",)),
+        ({"files": ("a.py",)}, ("- lib.py",)),
+        ({"contents": {"lib.py": "2"}}, ("lib.py",)),
+        ({"arguments": ["-v"]}, ("+ argument: -v",)),
+        ({"environment": {"A": "1"}}, ("+ environment: A=1",)),
+        ({"also": ["bazel-out/new.txt"]}, ("what programs make for it",)),
+    ],
+)
+def test_differs_at_sight(fields, told):
+    assert at_sight(**fields) == told
+
+
+def test_what_no_program_makes_any_more_differs_at_sight():
+    def more(actions):
+        actions.action("Genrule", "//:old", [], ["bazel-out/old.txt"])
+        program(actions, also=["bazel-out/old.txt"])
+
+    assert at_sight(base=more) == ("what programs make for it",)
+
+
+def test_content_behind_a_program_is_not_seen_at_sight():
+    assert at_sight({"in.txt": "2", "template.txt": "2"}) == ()
+
+
+def test_number_of_shards_differs_at_sight():
+    def shards(actions):
+        program(actions)
+        program(actions)
+
+    assert at_sight(base=shards) == ("test actions: 2 -> 1",)

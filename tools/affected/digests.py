@@ -15,7 +15,8 @@ MISSING = "missing"
 # The digest of a folder of an external repository.
 EXTERNAL_FOLDER = "folder"
 _EXTERNAL = "external/"
-_GENERATED = "bazel-out/"
+# Where what actions make stands.
+GENERATED = "bazel-out/"
 
 
 class TreeDigests:
@@ -117,7 +118,7 @@ def product_digest(file: Path) -> str | None:
 
 def is_workspace_file(path: str) -> bool:
     """Whether a source of an action graph belongs to the main repository."""
-    return not path.startswith((_EXTERNAL, _GENERATED))
+    return not path.startswith((_EXTERNAL, GENERATED))
 
 
 def touched(paths: Iterable[str], changed: Changes) -> set[str]:

@@ -175,7 +175,7 @@ class PrivateBazel:
                     self._run(verb, [*flags, f"--query_file={file.name}"])
             return Path(answer.name).read_bytes()
 
-    def _run(self, verb: str, arguments: Sequence[str]) -> None:
+    def _run(self, verb: str, arguments: Sequence[str]) -> bytes:
         result = subprocess.run(
             [*self._startup(), verb, *arguments],
             cwd=self.folder,
@@ -185,6 +185,7 @@ class PrivateBazel:
         )
         if result.returncode:
             raise BazelError(result.stderr.decode(errors="replace").strip() or f"exit status {result.returncode}")
+        return result.stdout
 
 
 def common_rc(workspace: Path) -> str:

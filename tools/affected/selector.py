@@ -36,6 +36,8 @@ from tools.affected.selection import Affected, SelectError, Selection, Side, Tes
 from tools.affected.snapshot import STAMP, Snapshot
 from tools.affected.target_graph import TargetGraph, TestTarget
 
+# So many tests are asked about at once; of more, a smaller answer says first which are affected anyway.
+_FEW = 20
 # Modes of files that are no links or submodules.
 _REGULAR = ("100644", "100755")
 # Bazel runs tests with this tag each time: what they test is outside of what it sees.
@@ -463,14 +465,17 @@ class Selector:
     ) -> set[str]:
         """Judges tests by their actions; returns those that have any (the others are incompatible)."""
         targets = head.tests
-        graph = snapshot.ask_actions(self._servers[name], flags, labels)
-        self._check_sources(graph, set(graph.sources), graph.tests)
-        external = external_digests(graph.sources, self._servers[name].output_base)
-        new_side = compare.Side(graph, _digest_of(self._digest(self._head), external, head.surroundings))
-        known = [label for label in graph.tests if label in base.compatible]
+        known = [label for label in labels if label in base.compatible]
         old_digest = _digest_of(self._digest(self._base), base.external, base.surroundings)
         old_side = compare.Side(base.actions(), old_digest) if known else None
+        seen: set[str] = set()
+        if old_side is not None and len(known) > _FEW and not self._options.exhaustive:
+            seen = self._compare_at_sight(name, flags, old_side, known, head, verdicts)
+            labels = [label for label in labels if label not in seen]
+        graph = snapshot.ask_actions(self._servers[name], flags, labels)
+        new_side = compare.Side(graph, self._head_digest(name, graph, head))
         if self._options.build and old_side is not None:
+            known = [label for label in known if label in graph.tests]
             old_side, new_side = self._with_products(self._servers[name], flags, known, old_side, new_side)
         layouts = []
         for label in graph.tests:
@@ -489,7 +494,37 @@ class Selector:
                 self._judge_same(label, targets[label], name, verdicts)
         if layouts and old_side is not None:
             self._compare_layouts(name, flags, layouts, old_side, new_side, targets, verdicts)
-        return set(graph.tests)
+        return seen | graph.tests.keys()
+
+    def _compare_at_sight(
+        self,
+        name: str,
+        flags: Sequence[str],
+        old: compare.Side,
+        labels: list[str],
+        head: TargetGraph,
+        verdicts: _Verdicts,
+    ) -> set[str]:
+        """Judges those tests of which a small answer shows that they are affected; returns them."""
+        graph = snapshot.ask_inputs(self._servers[name], flags, labels)
+        digest = self._head_digest(name, graph, head)
+        for label in labels:
+            changes = compare.differs_at_sight(old, graph, digest, label) if label in graph.tests else ()
+            if changes:
+                test = _test(label, head.tests[label], name)
+                readable = self._readable(changes, self._compared[name].base, self._servers[name])
+                verdicts.affected[label] = Affected(test, "action", readable)
+        return set(labels) & verdicts.affected.keys()
+
+    def _head_digest(self, name: str, graph: ActionGraph, head: TargetGraph) -> compare.Digest:
+        """Source of an action graph of head to its digest.
+
+        Raises:
+          SelectError: one is not there.
+        """
+        self._check_sources(graph, set(graph.sources), graph.tests)
+        external = external_digests(graph.sources, self._servers[name].output_base)
+        return _digest_of(self._digest(self._head), external, head.surroundings)
 
     def _same_actions(
         self, label: str, old: compare.Side, new: compare.Side, before: TestTarget, after: TestTarget

@@ -94,9 +94,12 @@ def names(labels) -> set[str]:
     return {label.removeprefix("//app:") for label in labels}
 
 
-@pytest.fixture(params=[False, True], ids=["normal", "exhaustive"])
-def exhaustive(request):
-    return request.param
+@pytest.fixture(params=["normal", "at sight", "exhaustive"])
+def exhaustive(request, monkeypatch):
+    """Whether to compare all actions; the answer must be the same however it is found."""
+    if request.param == "at sight":
+        monkeypatch.setattr(selector, "_FEW", 0)
+    return request.param == "exhaustive"
 
 
 def test_nothing_changed(root, bazels):
@@ -297,6 +300,20 @@ def test_external_always_runs(root, exhaustive):
 def test_file_that_decides_about_all_but_changes_no_action(root):
     (root / "MODULE.bazel").write_text("module()")
     assert why(select(root)) == {}
+
+
+def test_test_that_differs_at_sight_is_not_asked_about_again(root, bazels, monkeypatch):
+    monkeypatch.setattr(selector, "_FEW", 0)
+    declare(root, lib={"srcs": ["lib.py", "more.py"]})
+    selection = select(root)
+    assert why(selection) == {"t1": "action"}  # (t2 reads both files anyway)
+    assert selection.affected[0].changes == ("+ more.py",)
+    sight, whole = (question for question in bazels[-2].asked[-2:])
+    assert "TemplateExpand" in sight
+    assert all(name in sight for name in ("//app:t1", "//app:t2"))
+    assert "TemplateExpand" not in whole
+    assert "//app:t1" not in whole
+    assert "//app:t2" in whole
 
 
 # What Bazel need not be asked.

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from tools.affected import action_graph, target_graph
 from tools.affected.action_graph import ActionGraph
-from tools.affected.digests import external_digests, links_into
+from tools.affected.digests import GENERATED, external_digests, links_into
 from tools.affected.private_bazel import BazelError, PrivateBazel, rc_lines
 from tools.affected.target_graph import TargetGraph, TestTarget
 
@@ -29,6 +29,8 @@ _TESTS_FILE, _ACTIONS_FILE, _TARGETS_FILE = "tests.json", "actions.json", "targe
 _CQUERY = ("--output=proto", "--noproto:default_values", "--noproto:locations")
 # Zips of Python programs, which tests do not read unless a target asks for them: they double the answer.
 _WITHOUT_ZIPS = 'mnemonic("^(?!PythonZipper$).*", {})'
+# What is made from a template: each says its whole template, which is most of an answer about Python programs.
+_WITHOUT_TEMPLATES = 'mnemonic("^(?!(PythonZipper|TemplateExpand)$).*", {})'
 # What stamped actions read: a change of the first runs them again.
 STAMP = "bazel-out/stable-status.txt"
 _STATUS_FILES = (STAMP, "bazel-out/volatile-status.txt")
@@ -229,23 +231,26 @@ def ask_actions(bazel: PrivateBazel, flags: Sequence[str], labels: Sequence[str]
         return ActionGraph([], [], {})
     expression = f"deps({_set(labels)})"
     graph = _read_actions(bazel, _WITHOUT_ZIPS.format(expression), flags)
-    if any(path.startswith("bazel-out/") and path not in _STATUS_FILES for path in graph.sources):
+    if any(path.startswith(GENERATED) and path not in _STATUS_FILES for path in graph.sources):
         graph = _read_actions(bazel, expression, flags)
     wanted = set(labels)
     return dataclasses.replace(graph, tests={label: i for label, i in graph.tests.items() if label in wanted})
 
 
+def ask_inputs(bazel: PrivateBazel, flags: Sequence[str], labels: Sequence[str]) -> ActionGraph:
+    """As `ask_actions`, at a small part of its cost: some actions are left out, and what they make counts as a source.
+
+    Raises:
+      BazelError: the tree does not load.
+    """
+    return _read_actions(bazel, _WITHOUT_TEMPLATES.format(f"deps({_set(labels)})"), flags)
+
+
 def _read_actions(bazel: PrivateBazel, expression: str, flags: Sequence[str]) -> ActionGraph:
-    # (one thread writes the answer: several are no faster, and pieces of one may not interleave)
-    question = (expression, *flags, "--output=streamed_proto", "--noexperimental_parallel_aquery_output")
     try:
-        return action_graph.read(bazel.aquery(*question))
-    except (DecodeError, IndexError, KeyError):
-        # Seen twice in some thousand answers, of servers just started on a busy machine; the next one was whole.
-        try:
-            return action_graph.read(bazel.aquery(*question))
-        except (DecodeError, IndexError, KeyError) as error:
-            raise BazelError(f"ERROR: its answer about actions cannot be read: {error!r}; run again") from error
+        return action_graph.read(bazel.aquery(expression, *flags, "--output=streamed_proto"))
+    except (DecodeError, IndexError, KeyError) as error:
+        raise BazelError(f"ERROR: its answer about actions cannot be read: {error!r}; run again") from error
 
 
 def ask_layouts(bazel: PrivateBazel, flags: Sequence[str], labels: Sequence[str]) -> Mapping[str, str]:

@@ -129,14 +129,6 @@ def test_an_answer_that_is_cut_off_is_an_error(bazel, file, monkeypatch):
     assert not file.exists()
 
 
-def test_an_answer_that_is_cut_off_is_asked_for_again(bazel, file, monkeypatch):
-    whole = bazel.aquery
-    cuts = [-3, None]
-    monkeypatch.setattr(bazel, "aquery", lambda *question: whole(*question)[: cuts.pop(0)])
-    assert snapshot.take(bazel, (), None, False, file).compatible
-    assert not cuts
-
-
 def test_broken_target_that_is_manual_does_not_matter(bazel, file):
     whole = bazel.cquery
 
