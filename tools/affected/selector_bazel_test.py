@@ -78,7 +78,7 @@ def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     yield folder
     for home in folder.glob("*/workspaces/*"):
-        PrivateBazel.shut_down_all(host_bazel.command(), home / "tree")
+        PrivateBazel.shut_down_all(host_bazel.short_lived_command(), home / "tree")
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def root(origin):
 
 @pytest.fixture
 def options(cache):
-    return Options(bazel=host_bazel.command(), configurations={"cpu": ()}, cache=cache / "first")
+    return Options(bazel=host_bazel.short_lived_command(), configurations={"cpu": ()}, cache=cache / "first")
 
 
 def edit(root, name, old, new):

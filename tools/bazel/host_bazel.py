@@ -8,6 +8,8 @@ from pathlib import Path
 
 _WORLDS = "tools/bazel/worlds.bazelrc"
 _MODULES = "third_party/modules"
+# In its first minutes a server mostly compiles its own code: once, quickly, and in few threads is then less work.
+_SHORT_LIVED = ("--host_jvm_args=-XX:TieredStopAtLevel=1", "--host_jvm_args=-XX:+UseSerialGC")
 
 
 def command() -> tuple[str, ...]:
@@ -26,6 +28,11 @@ def command() -> tuple[str, ...]:
     if len(found) != 1:
         raise ValueError(f"{len(found)} Bazels in {runfiles}; add `@host_bazel//:bazel` to the target's data")
     return (str(found[0]),)
+
+
+def short_lived_command() -> tuple[str, ...]:
+    """The same for servers of small workspaces that end within minutes: they need a third less processor time."""
+    return (*command(), *_SHORT_LIVED)
 
 
 def make_workspace(folder: Path) -> None:

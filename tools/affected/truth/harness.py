@@ -146,7 +146,7 @@ class Result:
 
 
 class Harness:
-    """A workspace with a Bazel server per configuration, both warm: all tests have run at the first commit.
+    """A workspace with a Bazel server per configuration.
 
     Args:
       bazel: the Bazel to run, as the beginning of a command line.
@@ -161,12 +161,8 @@ class Harness:
         folder.mkdir(parents=True, exist_ok=True)
         workspace.write(folder / "workspace", bazel_version(bazel))
         self.workspace = Workspace(folder / "workspace")
-        self._before = self._run()
-        errors = [run.error for run in self._before.values() if run.error]
-        if errors:
-            self.close()
-            raise RuntimeError(f"the workspace does not build: {errors[0]}")
-        self._kept = self._disk_entries()
+        self._before: dict[str, Run] = {}
+        self._kept: set[Path] = set()
 
     def __enter__(self) -> Harness:
         return self
@@ -176,11 +172,26 @@ class Harness:
 
     def close(self) -> None:
         """Ends the Bazel servers."""
-        for name in self._configurations:
-            self._command(name, "shutdown")
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda name: self._command(name, "shutdown"), self._configurations))
+
+    def warm(self, select: Selector) -> None:
+        """Runs all tests at the first commit, and asks the selector about it meanwhile: all servers start at once.
+
+        Raises:
+          RuntimeError: the workspace does not build.
+        """
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(select, self.workspace.root, self.workspace.base)
+            self._before = self._run()
+            asked.result()
+        errors = [run.error for run in self._before.values() if run.error]
+        if errors:
+            raise RuntimeError(f"the workspace does not build: {errors[0]}")
+        self._kept = self._disk_entries()
 
     def check(self, case: Case, seed: int, select: Selector) -> Result:
-        """Tries a case, and leaves the workspace as it was.
+        """Tries a case in the warm workspace, and leaves it as it was.
 
         Raises:
           InapplicableError: the case's kinds do not fit together.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -41,15 +42,17 @@ def run(
 ) -> list[Result]:
     """Tries cases in a new workspace below `folder`, and tells every fault when it is seen."""
     results = []
+    started = time.monotonic()
     with (
         Harness(bazel, folder / "truth", configurations) as judge,
         Subject(bazel, folder / "cache", configurations, exhaustive=exhaustive) as subject,
     ):
+        judge.warm(subject)
         for case in track(cases, "trying changes", console=console, disable=not console.is_terminal):
             result = judge.check(case, seed, subject)
             results.append(result)
             if not console.is_terminal and len(results) % _TOLD == 0:
-                console.print(f"{len(results)} of {len(cases)} changes tried")
+                console.print(f"{len(results)} of {len(cases)} changes tried in {time.monotonic() - started:.0f} s")
             for line in _lines(result):
                 console.print(line, soft_wrap=True, markup=False)
     return results
@@ -89,7 +92,7 @@ def main(
     if unknown:
         raise typer.BadParameter(f"no kind {', '.join(sorted(unknown))}; there are: {', '.join(KINDS)}")
     here = Path(os.environ.get("BUILD_WORKING_DIRECTORY", os.curdir)).absolute()
-    program = (str(here / bazel),) if bazel else host_bazel.command()
+    program = (str(here / bazel),) if bazel else host_bazel.short_lived_command()
     wanted = [harness.find_case(name) for name in case or ()] or harness.cases(kind or [], cases, pairs)
     console.print(f"{len(wanted)} changes, --seed {seed}")
     with tempfile.TemporaryDirectory(prefix="truth-") as folder:

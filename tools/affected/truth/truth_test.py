@@ -19,6 +19,6 @@ CASES = [
 
 def test_selector_and_bazel_agree(tmp_path: Path) -> None:
     cases = [harness.find_case(name) for name in CASES]
-    results = truth.run(host_bazel.command(), tmp_path, cases, seed=1, configurations=["default"])
+    results = truth.run(host_bazel.short_lived_command(), tmp_path, cases, seed=1, configurations=["default"])
     assert truth.verdict(results) == []
     assert report.scores(results)["all"].tried == len(CASES)
