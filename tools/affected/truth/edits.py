@@ -22,12 +22,16 @@ class Workspace:
       root: its folder.
       origin: id of its first commit.
       base: id of the commit that the edits are compared with.
+      chosen: labels of the tests that are compared, once these have run.
+      read_by_chosen: paths of the files that they depend on.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.origin = workspace.git(root, "rev-parse", "HEAD")
         self.base = self.origin
+        self.chosen: tuple[str, ...] = ()
+        self.read_by_chosen: tuple[str, ...] = ()
 
     def reset(self) -> None:
         """Undoes all edits."""
@@ -108,6 +112,10 @@ class Workspace:
         """Makes a symbolic link, instead of what may be there."""
         (self.root / path).unlink(missing_ok=True)
         (self.root / path).symlink_to(target)
+
+    def files(self, suffix: str) -> list[str]:
+        """Paths of the tracked files with a suffix."""
+        return [path for path in workspace.git(self.root, "ls-files").splitlines() if path.endswith(suffix)]
 
     def label(self, path: str) -> str:
         """The label of a file: its package is the nearest folder with a BUILD file."""

@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
 from tools.affected.truth import workspace
-from tools.affected.truth.changes import KINDS
 from tools.affected.truth.edits import InapplicableError, Workspace
 from tools.affected.truth.kinds import Expected, Kind
-from tools.affected.truth.workspace import CONFIGURATIONS
 
 _OPTIONS = (
     "--build_tests_only",
@@ -48,6 +46,15 @@ class Answer:
     everything: bool = False
     error: str = ""
 
+    def among(self, tests: Collection[str]) -> Answer:
+        """What it says about some of the tests."""
+        return dataclasses.replace(
+            self,
+            affected={test: home for test, home in self.affected.items() if test in tests},
+            unaffected={test: home for test, home in self.unaffected.items() if test in tests},
+            deleted=frozenset(test for test in self.deleted if test in tests),
+        )
+
 
 Selector = Callable[[Path, str], Answer]
 """Given the workspace and a base revision, says what the working tree affects."""
@@ -61,6 +68,7 @@ class Run:
       executed: tests that Bazel did not have in its local action cache.
       spawned: those of them that ran, because a disk cache did not have them either.
       cached: the other tests.
+      failed: tests that did not pass.
       places: where the results of each test lie.
       error: Bazel could not load or build; nothing else is known then.
     """
@@ -68,6 +76,7 @@ class Run:
     executed: frozenset[str] = frozenset()
     spawned: frozenset[str] = frozenset()
     cached: frozenset[str] = frozenset()
+    failed: frozenset[str] = frozenset()
     places: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
     error: str = ""
 
@@ -109,7 +118,7 @@ class Result:
 
     Attributes:
       case: its name.
-      kinds: names of its kinds.
+      kinds: of its edits.
       diff: what was edited, as git says it.
       truth: tests that have to run, as `configuration label`; None if Bazel ends with an error.
       answer: tests that the selector names; None if it ended with an error.
@@ -118,7 +127,7 @@ class Result:
     """
 
     case: str
-    kinds: tuple[str, ...]
+    kinds: tuple[Kind, ...]
     diff: str
     truth: frozenset[str] | None
     answer: frozenset[str] | None
@@ -150,16 +159,25 @@ class Harness:
 
     Args:
       bazel: the Bazel to run, as the beginning of a command line.
-      folder: an empty or a missing folder to work in.
-      configurations: names of those to look at.
+      folder: a folder to work in; the workspace is its `workspace`.
+      configurations: name to Bazel flags.
+      kinds: of change, to draw pairs from.
+      targets: patterns and flags that say which tests to look at.
     """
 
-    def __init__(self, bazel: Sequence[str], folder: Path, configurations: Iterable[str] = CONFIGURATIONS) -> None:
+    def __init__(
+        self,
+        bazel: Sequence[str],
+        folder: Path,
+        configurations: Mapping[str, tuple[str, ...]],
+        kinds: Iterable[Kind],
+        targets: Sequence[str] = ("//...",),
+    ) -> None:
         self._bazel = tuple(bazel)
         self._folder = folder
-        self._configurations = {name: CONFIGURATIONS[name] for name in configurations}
-        folder.mkdir(parents=True, exist_ok=True)
-        workspace.write(folder / "workspace", bazel_version(bazel))
+        self._configurations = dict(configurations)
+        self._kinds = tuple(kind for kind in kinds if not kind.alone)
+        self._targets = tuple(targets)
         self.workspace = Workspace(folder / "workspace")
         self._before: dict[str, Run] = {}
         self._kept: set[Path] = set()
@@ -179,7 +197,7 @@ class Harness:
         """Runs all tests at the first commit, and asks the selector about it meanwhile: all servers start at once.
 
         Raises:
-          RuntimeError: the workspace does not build.
+          RuntimeError: the workspace does not build, or a test fails.
         """
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(select, self.workspace.root, self.workspace.base)
@@ -188,7 +206,20 @@ class Harness:
         errors = [run.error for run in self._before.values() if run.error]
         if errors:
             raise RuntimeError(f"the workspace does not build: {errors[0]}")
+        failed = sorted(set().union(*(run.failed for run in self._before.values())))
+        if failed:
+            raise RuntimeError(f"tests fail before any change: {', '.join(failed)}")
         self._kept = self._disk_entries()
+        self.workspace.chosen = tuple(sorted(set().union(*(run.tests for run in self._before.values()))))
+        self.workspace.read_by_chosen = self._files_of(self.workspace.chosen)
+
+    def _files_of(self, tests: Sequence[str]) -> tuple[str, ...]:
+        """Paths of the source files of the workspace that tests depend on."""
+        file = self._folder / "files.query"
+        file.write_text(f"kind('source file', deps(set({' '.join(tests)})))", encoding="utf-8")
+        result = self._command(next(iter(self._configurations)), "query", f"--query_file={file}", "--output=label")
+        labels = [label for label in result.stdout.split() if label.startswith("//")]
+        return tuple(sorted(label[2:].replace(":", "/").removeprefix("/") for label in labels))
 
     def check(self, case: Case, seed: int, select: Selector) -> Result:
         """Tries a case in the warm workspace, and leaves it as it was.
@@ -205,7 +236,7 @@ class Harness:
             with ThreadPoolExecutor(1) as pool:
                 asked = pool.submit(select, ws.root, ws.base)
                 after = {name: run.since(self._before[name]) for name, run in self._run().items()}
-                answer = asked.result()
+                answer = asked.result().among({*_homes(self._before), *_homes(after)})
             settled = not any(run.error or run.executed for run in after.values())
             if any(kind.truth == "broken" for kind in kinds) and any(run.error for run in after.values()):
                 # (Bazel ends before it runs a test; what can be built would not run again)
@@ -213,7 +244,7 @@ class Harness:
             truth = self._truth(kinds, expected, after)
             return Result(
                 case.name,
-                tuple(kind.name for kind in kinds),
+                kinds,
                 diff,
                 truth,
                 None if answer.error else _named(answer.affected),
@@ -231,9 +262,8 @@ class Harness:
         rng = Random(f"{seed}/{case.name}")
         if case.kinds:
             return case.kinds, [kind.apply(self.workspace, rng) for kind in case.kinds]
-        drawn = [kind for kind in KINDS.values() if not kind.alone]
         for _ in range(_DRAWS):
-            kinds = tuple(rng.sample(drawn, 2))
+            kinds = tuple(rng.sample(self._kinds, 2))
             try:
                 return kinds, [kind.apply(self.workspace, rng) for kind in kinds]
             except InapplicableError:
@@ -284,8 +314,9 @@ class Harness:
 
     def _dependents(self, configuration: str, labels: Iterable[str]) -> set[str]:
         labels = [label.replace("@hub_", "@@_main~wheels~hub_") for label in labels]
-        query = " + ".join(f"rdeps(//..., {label})" for label in labels)
-        flags = CONFIGURATIONS[configuration]
+        universe = " + ".join(target for target in self._targets if not target.startswith("-"))
+        query = " + ".join(f"rdeps({universe}, {label})" for label in labels)
+        flags = self._configurations[configuration]
         result = self._command(configuration, "cquery", *flags, "--keep_going", "--output=label", query)
         return {line.partition(" ")[0] for line in result.stdout.splitlines()}
 
@@ -343,15 +374,13 @@ class Harness:
         result = self._command(
             configuration,
             "test",
-            "//...",
             f"--build_event_json_file={events}",
             f"--disk_cache={self._folder / 'disk' / configuration}",
-            *CONFIGURATIONS[configuration],
+            *self._configurations[configuration],
             *_OPTIONS,
+            *self._targets,
         )
-        if result.returncode == _TESTS_FAILED:
-            raise RuntimeError(f"a test of the workspace fails: {result.stderr}{result.stdout}")
-        if result.returncode:
+        if result.returncode not in (0, _TESTS_FAILED):
             errors = [line for line in result.stderr.splitlines() if line.startswith(("ERROR", "FATAL"))]
             return Run(error=errors[0] if errors else result.stderr[-500:] or f"status {result.returncode}")
         return read_events(events)
@@ -378,7 +407,7 @@ def bazel_version(bazel: Sequence[str]) -> str:
 
 def read_events(path: Path) -> Run:
     """What a build event file says about tests; one of several shards that ran is enough."""
-    executed, spawned, cached = set(), set(), set()
+    executed, spawned, cached, failed = set(), set(), set(), set()
     places: dict[str, set[str]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         event = json.loads(line)
@@ -387,6 +416,8 @@ def read_events(path: Path) -> Run:
             continue
         result = event["testResult"]
         places.setdefault(label, set()).update(output["uri"] for output in result["testActionOutput"])
+        if result.get("status", "PASSED") not in ("PASSED", "FLAKY"):
+            failed.add(label)
         if result.get("cachedLocally"):
             cached.add(label)
         else:
@@ -397,6 +428,7 @@ def read_events(path: Path) -> Run:
         frozenset(executed),
         frozenset(spawned),
         frozenset(cached - executed),
+        frozenset(failed),
         {label: frozenset(uris) for label, uris in places.items()},
     )
 
@@ -414,16 +446,16 @@ def _named(homes: Mapping[str, str]) -> frozenset[str]:
     return frozenset(f"{home} {test}" for test, home in homes.items())
 
 
-def cases(kinds: Sequence[str], singles: int, pairs: int) -> list[Case]:
+def cases(kinds: Iterable[Kind], singles: int, pairs: int) -> list[Case]:
     """The cases of a run: `singles` of the kinds in turn, then `pairs` of two kinds each."""
-    names = kinds or list(KINDS)
-    turns = [(names[index % len(names)], index // len(names)) for index in range(singles)]
-    return [Case(f"{name}#{turn}", (KINDS[name],)) for name, turn in turns] + [
+    kinds = list(kinds)
+    turns = [(kinds[index % len(kinds)], index // len(kinds)) for index in range(singles)]
+    return [Case(f"{kind.name}#{turn}", (kind,)) for kind, turn in turns] + [
         Case(f"pair#{index}") for index in range(pairs)
     ]
 
 
-def find_case(name: str) -> Case:
+def find_case(kinds: Mapping[str, Kind], name: str) -> Case:
     """The case of a name in a report.
 
     Raises:
@@ -432,6 +464,6 @@ def find_case(name: str) -> Case:
     kind = name.rpartition("#")[0]
     if kind == "pair":
         return Case(name)
-    if kind not in KINDS:
-        raise ValueError(f"no case {name!r}: it is KIND#NUMBER or pair#NUMBER, where KIND is one of {', '.join(KINDS)}")
-    return Case(name, (KINDS[kind],))
+    if kind not in kinds:
+        raise ValueError(f"no case {name!r}: it is KIND#NUMBER or pair#NUMBER, where KIND is one of {', '.join(kinds)}")
+    return Case(name, (kinds[kind],))

@@ -92,14 +92,14 @@ def test_labels_and_tests(edited: Workspace) -> None:
 
 
 def test_cases_take_all_kinds_in_turn() -> None:
-    cases = harness.cases([], len(KINDS) + 2, 3)
+    cases = harness.cases(KINDS.values(), len(KINDS) + 2, 3)
     assert [case.name for case in cases[: len(KINDS)]] == [f"{name}#0" for name in KINDS]
     assert cases[len(KINDS)].name == f"{next(iter(KINDS))}#1"
     assert [case.name for case in cases[-3:]] == ["pair#0", "pair#1", "pair#2"]
-    assert harness.find_case(cases[0].name) == cases[0]
-    assert harness.find_case("pair#2") == cases[-1]
+    assert harness.find_case(KINDS, cases[0].name) == cases[0]
+    assert harness.find_case(KINDS, "pair#2") == cases[-1]
     with pytest.raises(ValueError, match="no case 'unheard of#1'"):
-        harness.find_case("unheard of#1")
+        harness.find_case(KINDS, "unheard of#1")
 
 
 def _event(label: str, place: str, **result: object) -> str:
@@ -138,7 +138,7 @@ def _result(truth: set[str] | None, answer: set[str] | None, *other: str) -> Res
     def named(tests: set[str] | None) -> frozenset[str] | None:
         return None if tests is None else frozenset(tests)
 
-    return Result("kind#0", ("library source",), "", named(truth), named(answer), other)
+    return Result("kind#0", (KINDS["library source"],), "", named(truth), named(answer), other)
 
 
 def test_scores() -> None:
@@ -147,9 +147,9 @@ def test_scores() -> None:
     score = report.scores(results)["all"]
     assert (score.tried, score.wrong, score.truth, score.named, score.found, score.telling) == (4, 1, 3, 3, 2, 3)
     assert score.recall == score.precision == pytest.approx(2 / 3)
-    assert [result.kinds for result in results] == [("library source",)] * 4
+    assert [result.kinds for result in results] == [(KINDS["library source"],)] * 4
     assert list(report.themes(results)) == ["contents of files", "all"]
-    assert report.table(results).row_count == 2
+    assert report.table(report.themes(results)).row_count == 2
     details = report.as_json(results, seed=1)
     assert details["cases"][0]["faults"] == ("missing: b", "extra: c")
     assert details["cases"][2]["truth"] == "error"

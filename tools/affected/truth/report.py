@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 
-from tools.affected.truth.changes import KINDS
 from tools.affected.truth.harness import Result
+from tools.affected.truth.kinds import Kind
 
 PAIR = "two at a time"
 ALL = "all"
@@ -56,18 +56,17 @@ class Score:
         return self.found / self.named if self.named else 1.0
 
 
-def scores(results: Iterable[Result], *, by: Mapping[str, str] | None = None) -> dict[str, Score]:
+def scores(results: Iterable[Result], by: Callable[[Kind], str] = lambda kind: kind.name) -> dict[str, Score]:
     """The scores of each kind, of pairs, and of all, which comes last.
 
     Args:
       results: of the cases.
-      by: kind to what it is counted under; None counts it under its name.
+      by: what a kind is counted under.
     """
     found: dict[str, Score] = {}
     total = Score()
     for result in results:
-        name = result.kinds[0]
-        name = PAIR if len(result.kinds) > 1 else by[name] if by else name
+        name = PAIR if len(result.kinds) > 1 else by(result.kinds[0])
         found.setdefault(name, Score()).add(result)
         total.add(result)
     pairs = {PAIR: found.pop(PAIR)} if PAIR in found else {}
@@ -76,13 +75,13 @@ def scores(results: Iterable[Result], *, by: Mapping[str, str] | None = None) ->
 
 def themes(results: Iterable[Result]) -> dict[str, Score]:
     """The scores of each theme, of pairs, and of all."""
-    return scores(results, by={kind.name: kind.theme for kind in KINDS.values()})
+    return scores(results, lambda kind: kind.theme)
 
 
-def table(results: Sequence[Result]) -> Table:
-    """The scores of each theme, as people read them."""
+def table(found: Mapping[str, Score]) -> Table:
+    """Scores as people read them."""
     table = Table("changes", "tried", "right", "tests that had to run", "named", "recall", "precision")
-    for theme, score in themes(results).items():
+    for theme, score in found.items():
         if theme == ALL:
             table.add_section()
         counts = [score.tried, score.tried - score.wrong, score.truth, score.named]
@@ -102,7 +101,7 @@ def as_json(results: Sequence[Result], seed: int) -> dict[str, Any]:
         "cases": [
             {
                 "case": result.case,
-                "kinds": result.kinds,
+                "kinds": [kind.name for kind in result.kinds],
                 "truth": "error" if result.truth is None else sorted(result.truth),
                 "answer": "error" if result.answer is None else sorted(result.answer),
                 "faults": result.faults,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tools.affected import selector
 from tools.affected.private_bazel import PrivateBazel
 from tools.affected.selection import SelectError
 from tools.affected.truth.harness import Answer
-from tools.affected.truth.workspace import CONFIGURATIONS
 
 
 class Subject:
@@ -18,19 +17,27 @@ class Subject:
     Args:
       bazel: the Bazel that it asks, as the beginning of a command line.
       cache: its folder.
-      configurations: names of those that it looks at.
+      configurations: name to Bazel flags.
+      flags: Bazel options of every question.
       exhaustive: it compares all actions.
     """
 
     def __init__(
-        self, bazel: Sequence[str], cache: Path, configurations: Sequence[str], *, exhaustive: bool = False
+        self,
+        bazel: Sequence[str],
+        cache: Path,
+        configurations: Mapping[str, tuple[str, ...]],
+        flags: Sequence[str] = (),
+        *,
+        exhaustive: bool = False,
     ) -> None:
         self._bazel = tuple(bazel)
         self._cache = cache
         self._options = selector.Options(
             bazel=self._bazel,
-            configurations={name: CONFIGURATIONS[name] for name in configurations},
+            configurations=configurations,
             cache=cache,
+            flags=tuple(flags),
             build=True,
             exhaustive=exhaustive,
         )

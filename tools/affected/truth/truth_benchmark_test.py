@@ -14,9 +14,9 @@ PAIRS = 60
 
 
 def test_recall_and_precision(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    cases = harness.cases([], len(KINDS), PAIRS)
+    cases = harness.cases(KINDS.values(), len(KINDS), PAIRS)
     assert len(cases) > 200
     with capfd.disabled():  # (it takes long, and `--test_output=streamed` shows how far it is)
-        results = truth.run(host_bazel.short_lived_command(), tmp_path, cases, SEED)
-        Console(width=120).print(report.table(results))
+        results = truth.run(truth.on_synthetic(host_bazel.short_lived_command(), tmp_path), cases, SEED)
+        Console(width=120).print(report.table(report.themes(results)))
     assert truth.verdict(results) == []

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tools.affected.truth import harness, report, truth
+from tools.affected.truth.changes import KINDS
 from tools.bazel import host_bazel
 
 CASES = [
@@ -18,7 +19,8 @@ CASES = [
 
 
 def test_selector_and_bazel_agree(tmp_path: Path) -> None:
-    cases = [harness.find_case(name) for name in CASES]
-    results = truth.run(host_bazel.short_lived_command(), tmp_path, cases, seed=1, configurations=["default"])
+    cases = [harness.find_case(KINDS, name) for name in CASES]
+    stage = truth.on_synthetic(host_bazel.short_lived_command(), tmp_path, ["default"])
+    results = truth.run(stage, cases, seed=1)
     assert truth.verdict(results) == []
     assert report.scores(results)["all"].tried == len(CASES)
