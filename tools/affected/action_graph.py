@@ -30,6 +30,10 @@ _OWN_WORK = frozenset(
 )
 
 
+# What says which file stands where in a program's runfiles, and under which names of repositories.
+MANIFESTS = frozenset({"RepoMappingManifest", "SourceSymlinkManifest"})
+
+
 @dataclasses.dataclass(frozen=True)
 class Node:
     """An action, or a shared set of inputs (then `mnemonic` is "").
@@ -134,6 +138,10 @@ class _Reader:
             self._fragments.update((f.id, (f.label, f.parent_id)) for f in piece.path_fragments)
             self._artifacts.update((a.id, a.path_fragment_id) for a in piece.artifacts)
         self._makers = {output: i for i, action in enumerate(self.actions) for output in action.outputs}
+        self._manifests: dict[int, list[int]] = {}
+        for i, action in enumerate(self.actions):
+            if action.mnemonic in MANIFESTS:
+                self._manifests.setdefault(action.target, []).append(i)
         self._nodes: list[Node] = []
         self._sources: dict[str, int] = {}
         self._done: dict[tuple[str, int], int] = {}
@@ -180,8 +188,13 @@ class _Reader:
     def _below(self, name: tuple[str, int]) -> Iterator[tuple[str, int]]:
         kind, number = name
         if kind == "action":
-            for depset in self.actions[number].inputs:
+            action = self.actions[number]
+            for depset in action.inputs:
                 yield "depset", depset
+            if action.mnemonic == TEST_RUNNER:
+                # With --nobuild_runfile_links no input says where a test finds its files, and yet it sees that.
+                for manifest in self._manifests.get(action.target, ()):
+                    yield "action", manifest
         else:
             depset = self._depsets[number]
             for inner in depset.transitive_dep_set_ids:

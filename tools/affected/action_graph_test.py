@@ -49,6 +49,18 @@ def test_dependencies_stand_before_what_needs_them():
     assert [node.mnemonic for node in graph.nodes if node.mnemonic] == ["A", "B", "TestRunner"]
 
 
+def test_the_places_of_runfiles_belong_to_a_test():
+    actions = Actions()
+    actions.action("SourceSymlinkManifest", "//app:t1", [], ["bazel-out/t1.runfiles_manifest"], key="places")
+    actions.action("SourceSymlinkManifest", "//app:t2", [], ["bazel-out/t2.runfiles_manifest"])
+    actions.test("//app:t1", [actions.files("app/t1.py")])
+    graph = action_graph.read(actions.answer())
+    (test,) = graph.tests["//app:t1"]
+    below = [graph.nodes[i] for i in graph.nodes[test].below]
+    assert [node.key for node in below if node.mnemonic] == ["places"]
+    assert "bazel-out/t2.runfiles_manifest" not in {output for node in graph.nodes for output in node.outputs}
+
+
 def test_what_no_test_needs_is_left_out():
     actions = Actions()
     actions.action("PyZip", "//app:t1", [actions.files("big.txt")], ["bazel-out/t1.zip"])
