@@ -11,6 +11,7 @@ from tools.affected.truth.edits import Workspace
 from tools.affected.truth.kinds import ERROR, NONE, Expected, Kind, depend_on, just, theme, word
 
 KINDS: dict[str, Kind] = {}
+_PROBES = ("//rules:probe_test", "//rules:other_probe_test", "//rules:fast_probe_test", "//rules:alt_probe_test")
 _text = theme(KINDS, "text of BUILD files")
 _targets = theme(KINDS, "targets")
 _attributes = theme(KINDS, "attributes of tests")
@@ -123,6 +124,19 @@ def _(ws: Workspace, rng: Random) -> Expected:
     path = rng.choice(["lib/BUILD.bazel", "app/BUILD.bazel", "data/BUILD.bazel"])
     ws.replace(path, "package(", f'package(features = ["{word(rng)}"], ')
     return NONE
+
+
+@_text("features of a package whose rule reads them")
+def _(ws: Workspace, rng: Random) -> Expected:
+    first = 'exports_files(["probe.tpl"])'
+    ws.replace("rules/BUILD.bazel", first, f'package(features = ["{word(rng)}"])\n\n{first}')
+    return just(*_PROBES)
+
+
+@_text("features of all packages, read by a rule")
+def _(ws: Workspace, rng: Random) -> Expected:
+    ws.create("REPO.bazel", f'repo(features = ["{word(rng)}"])\n')
+    return just(*_PROBES)
 
 
 @_text("deprecation")
@@ -442,6 +456,12 @@ def _(ws: Workspace, rng: Random) -> Expected:
     test = rng.choice(ws.tests("sh_test", "py_test"))
     ws.set(test, "local", "True")
     return just(test)
+
+
+@_attributes("place of a file in the runfiles")
+def _(ws: Workspace, rng: Random) -> Expected:
+    ws.set("//rules:probe_test", "place", f'"{word(rng)}"')
+    return just("//rules:probe_test")
 
 
 @_attributes("data added")

@@ -115,12 +115,14 @@ def test_events(tmp_path: Path) -> None:
         _event("//:from_disk", "from_disk", executionInfo={"cachedRemotely": True}),
         _event("//:one_shard_ran", "shard_1", cachedLocally=True, executionInfo={}),
         _event("//:one_shard_ran", "shard_2", executionInfo={}),
+        _event("//:failed", "failed", status="FAILED", executionInfo={}),
     ]
     (tmp_path / "events.json").write_text("\n".join(lines))
     run = harness.read_events(tmp_path / "events.json")
     assert run.cached == {"//:cached"}
-    assert run.executed == {"//:ran", "//:from_disk", "//:one_shard_ran"}
-    assert run.spawned == {"//:ran", "//:one_shard_ran"}
+    assert run.executed == {"//:ran", "//:from_disk", "//:one_shard_ran", "//:failed"}
+    assert run.spawned == {"//:ran", "//:one_shard_ran", "//:failed"}
+    assert run.failed == {"//:failed"}
     assert run.places["//:one_shard_ran"] == {"file:///shard_1", "file:///shard_2"}
 
 
@@ -132,6 +134,12 @@ def test_results_of_earlier_cases_do_not_count() -> None:
     before = cached(same="k8-fastbuild/same", moved="k8-fastbuild/moved", gone="k8-fastbuild/gone")
     assert run.since(before).executed == run.since(before).spawned == {"moved", "new"}
     assert run.since(before).cached == {"same"}
+
+
+def test_an_answer_about_some_tests() -> None:
+    answer = harness.Answer({"a": "cpu", "b": "cpu"}, {"c": "cpu"}, frozenset({"d", "e"}), everything=True)
+    some = harness.Answer({"a": "cpu"}, {"c": "cpu"}, frozenset({"e"}), everything=True)
+    assert answer.among({"a", "c", "e", "f"}) == some
 
 
 def _result(truth: set[str] | None, answer: set[str] | None, *other: str) -> Result:

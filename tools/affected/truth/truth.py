@@ -30,6 +30,8 @@ from tools.bazel import host_bazel
 # A run whose changes hardly ever touch a test proves nothing.
 TELLING = 0.3
 _PAIRS = 60
+# (tests of a repository expect a sandbox; their limits are for machines with nothing else to do)
+_REPO_FLAGS = ("--spawn_strategy=sandboxed", "--test_timeout=600,1200,2400,7200")
 TESTS = ["//tools/affected:all", "//trainers/data/..."]
 _TOLD = 20  # changes between two lines of progress, where there is no terminal
 
@@ -138,7 +140,7 @@ def main(
     console.print(f"{len(wanted)} changes, --seed {seed}")
     with tempfile.TemporaryDirectory(prefix="truth-") as folder:
         if repo:
-            patterns = [*tests, f"--test_tag_filters={test_tag_filters}", "--spawn_strategy=sandboxed"]
+            patterns = [*tests, f"--test_tag_filters={test_tag_filters}", *_REPO_FLAGS]
             stage = on_repo(program, Path(folder), here / repo, patterns, exhaustive=exhaustive)
         else:
             stage = on_synthetic(program, Path(folder), exhaustive=exhaustive)

@@ -582,6 +582,7 @@ toolchain(
 probe_test(
     name = "probe_test",
     data = ["probe.txt"],
+    place = "first",
 )
 
 probe_test(
@@ -630,11 +631,13 @@ def probe_impl(ctx):
         output = script,
         is_executable = True,
         substitutions = {
+            "{features}": " ".join(sorted(ctx.features)),
             "{flavour}": toolchain.flavour,
             "{greeting}": ctx.attr.greeting,
         },
     )
-    runfiles = ctx.runfiles(ctx.files.data + [toolchain.payload])
+    places = {ctx.attr.place: toolchain.payload} if ctx.attr.place else {}
+    runfiles = ctx.runfiles(ctx.files.data + [toolchain.payload], symlinks = places)
     return [DefaultInfo(executable = script, runfiles = runfiles)]
 ''',
     "rules/rules.bzl": '''\
@@ -645,6 +648,7 @@ load(":impl.bzl", "TOOLCHAIN", "probe_impl")
 _ATTRS = {
     "data": attr.label_list(allow_files = True),
     "greeting": attr.string(default = "good day"),
+    "place": attr.string(),
     "_template": attr.label(default = "//rules:probe.tpl", allow_single_file = True),
 }
 
@@ -676,7 +680,7 @@ fast_probe_test = rule(
     toolchains = [TOOLCHAIN],
 )
 ''',
-    "rules/probe.tpl": "#!/bin/sh\n# {flavour}: {greeting}.\nexit 0\n",
+    "rules/probe.tpl": "#!/bin/sh\n# {flavour}: {greeting}.\n# {features}.\nexit 0\n",
     "rules/default.payload": "default\n",
     "rules/alt.payload": "alt\n",
     "rules/spare.payload": "spare\n",
