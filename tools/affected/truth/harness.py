@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 from tools.affected.truth import workspace
 from tools.affected.truth.edits import InapplicableError, Workspace
@@ -163,6 +164,8 @@ class Harness:
       configurations: name to Bazel flags.
       kinds: of change, to draw pairs from.
       targets: patterns and flags that say which tests to look at.
+      question: to Bazel, that tells who depends on a file. `query` takes all branches of a `select`; `cquery` takes
+        those of the configuration, but crashed Bazel 7.7.1 (NullPointerException) where tests were filtered by tags.
     """
 
     def __init__(
@@ -172,12 +175,14 @@ class Harness:
         configurations: Mapping[str, tuple[str, ...]],
         kinds: Iterable[Kind],
         targets: Sequence[str] = ("//...",),
+        question: Literal["cquery", "query"] = "cquery",
     ) -> None:
         self._bazel = tuple(bazel)
         self._folder = folder
         self._configurations = dict(configurations)
         self._kinds = tuple(kind for kind in kinds if not kind.alone)
         self._targets = tuple(targets)
+        self._question = question
         self.workspace = Workspace(folder / "workspace")
         self._before: dict[str, Run] = {}
         self._kept: set[Path] = set()
@@ -316,8 +321,8 @@ class Harness:
         labels = [label.replace("@hub_", "@@_main~wheels~hub_") for label in labels]
         universe = " + ".join(target for target in self._targets if not target.startswith("-"))
         query = " + ".join(f"rdeps({universe}, {label})" for label in labels)
-        flags = self._configurations[configuration]
-        result = self._command(configuration, "cquery", *flags, "--keep_going", "--output=label", query)
+        flags = self._configurations[configuration] if self._question == "cquery" else ()
+        result = self._command(configuration, self._question, *flags, "--keep_going", "--output=label", query)
         return {line.partition(" ")[0] for line in result.stdout.splitlines()}
 
     def _other_faults(

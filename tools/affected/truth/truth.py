@@ -70,7 +70,7 @@ def on_repo(bazel: Sequence[str], folder: Path, repo: Path, tests: Sequence[str]
     said = settings.read(clone)
     configurations = dict([next(iter(said.configurations.items()))])
     return (
-        Harness(bazel, folder / "truth", configurations, REPO_KINDS.values(), tests),
+        Harness(bazel, folder / "truth", configurations, REPO_KINDS.values(), tests, "query"),
         Subject(bazel, folder / "cache", configurations, said.query_flags, exhaustive=exhaustive),
     )
 
