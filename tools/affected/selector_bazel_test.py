@@ -169,10 +169,12 @@ def test_another_machine_takes_the_base_from_a_shared_cache(root, options, cache
     (cache / "second").mkdir()
     (cache / "second" / "snapshots").symlink_to(cache / "first" / "snapshots")
     there = Options(bazel=options.bazel, configurations=options.configurations, cache=cache / "second")
-    monkeypatch.setenv("HOME", str(tmp_path))
     edit(root, "lib.txt", "", "new")
     edit(clone, "lib.txt", "", "new")
-    here, other = select(root, "HEAD", None, options), select(clone, "HEAD", None, there)
+    here = select(root, "HEAD", None, options)
+    with monkeypatch.context() as patch:  # (another HOME restarts a server: only that of the clone starts with it)
+        patch.setenv("HOME", str(tmp_path))
+        other = select(clone, "HEAD", None, there)
     assert other.base.cached
     assert other == here
 
