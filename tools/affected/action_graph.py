@@ -100,7 +100,7 @@ def read(data: bytes) -> ActionGraph:
 
 
 def file_contents(data: bytes) -> dict[str, str]:
-    """Output to content, of the actions of an aquery with --include_file_write_contents that say it (base64)."""
+    """Output to content, of the actions of an aquery with --include_file_write_contents that say it."""
     reader = _Reader(data)
     return {
         reader.path(output): action.file_contents

@@ -52,7 +52,7 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
         "output_ids": (9, "uint32*"),
         "execution_info": (11, "Pair*"),
         "execution_platform": (13, "string"),
-        "file_contents": (16, "string"),
+        "file_contents": (17, "string"),
     },
     "ActionTarget": {"id": (1, "uint32"), "label": (2, "string")},
     "DepSet": {

@@ -21,7 +21,7 @@ genrule(name = "made", srcs = ["in.txt"], outs = ["made.txt"], cmd = "sort $< > 
 
 shell_test(name = "plain_test", tags = ["unit"])
 
-shell_test(name = "lib_test", data = [":lib"])
+shell_test(name = "lib_test", data = [":lib"], place = "here")
 
 shell_test(name = "made_test", data = [":made"])
 
@@ -33,18 +33,19 @@ RULE = """\
 def _impl(ctx):
     program = ctx.actions.declare_file(ctx.label.name + ".sh")
     ctx.actions.write(program, "#!/bin/sh\\n", is_executable = True)
+    places = {ctx.attr.place: ctx.files.data[0]} if ctx.attr.place else {}
     return [
-        DefaultInfo(executable = program, runfiles = ctx.runfiles(files = ctx.files.data)),
+        DefaultInfo(executable = program, runfiles = ctx.runfiles(ctx.files.data, symlinks = places)),
         RunEnvironmentInfo(environment = {"MODE": ctx.attr.mode}),
     ]
 
 shell_test = rule(
     implementation = _impl,
-    attrs = {"data": attr.label_list(allow_files = True), "mode": attr.string()},
+    attrs = {"data": attr.label_list(allow_files = True), "mode": attr.string(), "place": attr.string()},
     test = True,
 )
 """
-RC = "\nbuild --test_env=LEVEL=1\ntest --test_env=LEVEL=2\n"
+RC = "\nbuild --nobuild_runfile_links\nbuild --test_env=LEVEL=1\ntest --test_env=LEVEL=2\n"
 
 
 def git(root, *arguments):
@@ -118,13 +119,14 @@ ALL = {"plain", "lib", "made", "mode"}
         ("BUILD.bazel", '["unit"])\n\nshell_test(name = "lib', '["slow"])\n\nshell_test(name = "lib', set()),
         ("BUILD.bazel", 'mode = "one", tags = ["unit"]', 'mode = "two", tags = ["slow"]', {"mode"}),
         ("BUILD.bazel", 'data = [":lib"]', 'data = [":lib", "in.txt"]', {"lib"}),
+        ("BUILD.bazel", 'place = "here"', 'place = "there"', {"lib"}),
         ("rule.bzl", "    program =", "    # why\n    program =", set()),
         ("rule.bzl", "#!/bin/sh", "#!/bin/sh -e", ALL),
         ("lib.txt", "", "new", {"lib"}),
         ("in.txt", "a", "c", {"made"}),
         (".bazelrc", "LEVEL=2", "LEVEL=3", ALL),
         (".bazelrc", "LEVEL=1", "LEVEL=3", set()),
-        (".bazelrc", "build", "build --test_output=all\nbuild", set()),
+        (".bazelrc", "build --test", "build --test_output=all\nbuild --test", set()),
     ],
 )
 def test_answers(root, options, name, old, new, expected):
