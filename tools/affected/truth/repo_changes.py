@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from tools.affected.truth.edits import InapplicableError, Workspace
+from tools.affected.truth.edits import Workspace
 from tools.affected.truth.kinds import (
     ANY,
     ERROR,
@@ -175,10 +175,7 @@ def _(ws: Workspace, rng: Random) -> Expected:
 
 @_in_repo("pyproject.toml")
 def _(ws: Workspace, rng: Random) -> Expected:
-    if "pyproject.toml" in ws.read_by_chosen:
-        raise InapplicableError("a chosen test reads it")
-    ws.append("pyproject.toml", f"# {word(rng)}\n")
-    return NONE
+    return append_to_one(ws, rng, ["pyproject.toml"])
 
 
 @_in_repo("deleted source that a target lists")

@@ -33,7 +33,7 @@ _PAIRS = 60
 # (tests of a repository expect a sandbox; their limits are for machines with nothing else to do)
 _REPO_FLAGS = ("--spawn_strategy=sandboxed", "--test_timeout=600,1200,2400,7200")
 TESTS = ["//tools/affected:all", "//trainers/data/..."]
-_TOLD = 20  # changes between two lines of progress, where there is no terminal
+_SECONDS_BETWEEN_LINES = 30  # of progress, where there is no terminal
 
 console = Console(stderr=True, highlight=False)
 
@@ -78,15 +78,16 @@ def on_repo(bazel: Sequence[str], folder: Path, repo: Path, tests: Sequence[str]
 def run(stage: Stage, cases: Sequence[Case], seed: int) -> list[Result]:
     """Tries cases, and tells every fault when it is seen."""
     results = []
-    started = time.monotonic()
+    started = told = time.monotonic()
     with stage[0] as judge, stage[1] as subject:
         judge.warm(subject)
         console.print(f"all servers are warm after {time.monotonic() - started:.0f} s")
         for case in track(cases, "trying changes", console=console, disable=not console.is_terminal):
             result = judge.check(case, seed, subject)
             results.append(result)
-            if not console.is_terminal and len(results) % _TOLD == 0:
-                console.print(f"{len(results)} of {len(cases)} changes tried in {time.monotonic() - started:.0f} s")
+            if not console.is_terminal and time.monotonic() > told + _SECONDS_BETWEEN_LINES:
+                told = time.monotonic()
+                console.print(f"{len(results)} of {len(cases)} changes tried in {told - started:.0f} s")
             for line in _lines(result):
                 console.print(line, soft_wrap=True, markup=False)
     return results
