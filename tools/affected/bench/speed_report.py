@@ -90,7 +90,7 @@ def times(size: Size, server: str, base: str) -> str:
     for change in dict.fromkeys(row.case.change for row in size.rows):
         case = Case(server, base, change)
         rows = [size.row(name, case) for name in participants]
-        expected = next((row.expected for row in rows if row), None)
+        expected = next((row.expected for row in size.rows if row.case == case), None)
         if expected is not None:
             ratios = [size.ratio(name, case) for name in others]
             lines.append([change, f"{expected:,}", *map(_spread, rows), *map(_ratio, ratios)])
