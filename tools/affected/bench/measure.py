@@ -129,8 +129,8 @@ def check(name: str, case: Case, expected: frozenset[str], found: frozenset[str]
 def cases(server: str) -> list[Case]:
     """The cases with such a server, those with a cached base first.
 
-    Every change is tried where that is usual: warm and cached. A cold server costs the same whatever changed, except that
-    a change of sources needs none; so does a new base.
+    Every change is tried where that is usual: warm and cached. A cold server costs the same whatever changed, but a
+    change of sources needs none; a new base costs the same, too.
     """
     usual = [Case(server, "cached", change) for change in (CHANGES if server == "warm" else _OF_EACH_SORT)]
     return [*usual, Case(server, "new", _OF_EACH_SORT[0])]
