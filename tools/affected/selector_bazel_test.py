@@ -27,6 +27,8 @@ shell_test(name = "made_test", data = [":made"])
 
 shell_test(name = "mode_test", mode = "one", tags = ["unit"])
 
+shell_test(name = "linked_test", data = ["@linking//:linked.txt"])
+
 shell_test(name = "away_test", target_compatible_with = ["@platforms//:incompatible"])
 """
 RULE = """\
@@ -45,6 +47,20 @@ shell_test = rule(
     test = True,
 )
 """
+MODULE = """\
+bazel_dep(name = "platforms", version = "1.0.0")
+linking = use_repo_rule("//:repository.bzl", "linking")
+linking(name = "linking")
+"""
+# A repository that links one file of the workspace and reads another.
+REPOSITORY = """\
+def _impl(rctx):
+    rctx.symlink(rctx.workspace_root.get_child("linked.txt"), "linked.txt")
+    names = rctx.read(Label("//:names.txt")).strip().split(" ")
+    rctx.file("BUILD.bazel", "exports_files({})".format(["linked.txt"] + names))
+
+linking = repository_rule(implementation = _impl)
+"""
 RC = "\nbuild --nobuild_runfile_links\nbuild --test_env=LEVEL=1\ntest --test_env=LEVEL=2\n"
 
 
@@ -60,9 +76,12 @@ def origin(tmp_path_factory):
     with (root / ".bazelrc").open("a") as file:
         file.write(RC)
     files = {
-        "MODULE.bazel": 'bazel_dep(name = "platforms", version = "1.0.0")\n',
+        "MODULE.bazel": MODULE,
         "BUILD.bazel": BUILD,
         "rule.bzl": RULE,
+        "repository.bzl": REPOSITORY,
+        "linked.txt": "",
+        "names.txt": "other.txt",
         "lib.txt": "",
         "in.txt": "b\na\n",
         "README.md": "",
@@ -108,7 +127,7 @@ def ask(root, options):
     return names(select(root, "HEAD", None, options))
 
 
-ALL = {"plain", "lib", "made", "mode"}
+ALL = {"plain", "lib", "linked", "made", "mode"}
 
 
 @pytest.mark.parametrize(
@@ -124,6 +143,8 @@ ALL = {"plain", "lib", "made", "mode"}
         ("rule.bzl", "#!/bin/sh", "#!/bin/sh -e", ALL),
         ("lib.txt", "", "new", {"lib"}),
         ("in.txt", "a", "c", {"made"}),
+        ("linked.txt", "", "new", {"linked"}),
+        ("names.txt", "other", "another", set()),
         (".bazelrc", "LEVEL=2", "LEVEL=3", ALL),
         (".bazelrc", "LEVEL=1", "LEVEL=3", set()),
         (".bazelrc", "build --test", "build --test_output=all\nbuild --test", set()),
@@ -141,6 +162,32 @@ def test_a_program_may_make_what_it_made(root, options):
     assert ask(root, built) == set()
     edit(root, "in.txt", "a\nb\n", "c\nb\n")
     assert ask(root, built) == {"made"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("lib.txt", {"lib"}), ("in.txt", {"made"}), ("linked.txt", {"linked"}), ("README.md", set())]
+)
+def test_files_that_only_actions_read_ask_nothing(root, options, monkeypatch, name, expected):
+    ask(root, options)
+
+    def asked(*arguments):
+        raise AssertionError(arguments)
+
+    monkeypatch.setattr(PrivateBazel, "_run", asked)
+    (root / name).write_text("new")
+    assert ask(root, options) == expected
+
+
+@pytest.mark.parametrize("name", ["names.txt", "rule.bzl", "repository.bzl", "MODULE.bazel", "BUILD.bazel", ".bazelrc"])
+def test_files_that_bazel_reads_are_asked_about(root, options, monkeypatch, name):
+    ask(root, options)
+    asked = []
+    whole = PrivateBazel._run
+    monkeypatch.setattr(PrivateBazel, "_run", lambda *arguments: asked.append(arguments) or whole(*arguments))
+    with (root / name).open("a") as file:
+        file.write("\n")
+    assert ask(root, options) == set()
+    assert asked
 
 
 def test_a_source_that_is_gone_is_an_error(root, options):
