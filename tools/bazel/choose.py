@@ -20,7 +20,7 @@ from tools.bazel.progress import SetupError, say, step
 ROOT = Path(__file__).resolve().parents[2]
 WORLDS = ("online", "offline")
 # What decides the content of a cache entry: a change of these files gives another one.
-_RECIPE = ("debian.py", "relocate.py", "requirements.txt")
+_RECIPE = ("debian.py", "elf.py", "relocate.py", "requirements.txt")
 
 
 @dataclasses.dataclass(frozen=True)

