@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import time
-import xmlrpc.client
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from tools.remote import buildgrid_config, credentials, programs, settings
+from tools.remote import buildgrid_config, credentials, programs, settings, web
 from tools.remote.engine import Engine, provide
+from tools.remote.fleet import joining
 from tools.remote.places import Places
 from tools.remote.pools import POOLS, Worker
 from tools.remote.programs import MARK, Program
 from tools.remote.settings import Settings
+from tools.remote.supervisor import Supervisor, SupervisorError
 
 _START_SECONDS = 90
 _STOP_SECONDS = 30
@@ -71,14 +71,16 @@ class Cluster:
         """
         self.places.make()
         self._repair()
-        parts = self._write(wanted)
+        parts = self.write(wanted)
         if self._supervisor() is None:
-            self._check_port(wanted)
+            if not wanted.scheduler:
+                self._check_ports(wanted)
             self._start_supervisor()
         else:
             self._ask("supervisor.reloadConfig")
             self._apply(parts)
-        self._wait(wanted)
+        if not wanted.scheduler:
+            self._wait(wanted)
 
     def add_worker(self, pool: str, devices: tuple[int, ...]) -> Worker:
         """Adds a worker and starts it.
@@ -135,22 +137,19 @@ class Cluster:
             raise ValueError(f"no log of {name!r}: there are {', '.join(names) or 'none'}")
         return self.places.log / f"{name}.log"
 
-    def _write(self, wanted: Settings) -> list[Program]:
-        """Writes all that its processes read; returns them."""
+    def write(self, wanted: Settings) -> list[Program]:
+        """Writes all that its processes read, and starts none; returns them.
+
+        Raises:
+          SetupError: a program cannot be fetched.
+        """
         found = self._provide()
         as_root = os.geteuid() == 0
         fuse = as_root or _is_setuid(shutil.which("fusermount3"))
-        parts = [
-            programs.postgres(found, self.places, as_root=as_root),
-            programs.casd(found, self.places, wanted.quota, fuse=fuse),
-            programs.scheduler(found, self.places),
-        ]
-        url = wanted.url.replace("grpc", "http")
-        told: tuple[str, ...] = ()
-        if wanted.secure:
-            credentials.make(self.places.tls, [wanted.host])
-            told = credentials.worker_options(self.places.tls)
-        parts += [programs.worker(found, self.places, each, url, told) for each in wanted.all_workers()]
+        if wanted.scheduler:
+            parts = self._joined(found, wanted, fuse=fuse)
+        else:
+            parts = self._own(found, wanted, as_root=as_root, fuse=fuse)
         run = self.places.run
         config = buildgrid_config.render(self.places, POOLS, wanted.address, wanted.queue_seconds, secure=wanted.secure)
         files = {f"{each.name}.sh": each.script for each in parts}
@@ -167,8 +166,35 @@ class Cluster:
             (run / name).write_text(text)
         for name in ("run_action.sh", "bin/bwrap"):
             (run / name).chmod(0o755)
+        web.ship(run / "code")
         self.places.settings.write_text(wanted.model_dump_json(indent=1) + "\n")
         return parts
+
+    def _own(self, found: Engine, wanted: Settings, *, as_root: bool, fuse: bool) -> list[Program]:
+        """The programs of a cluster with a scheduler of its own."""
+        parts = [
+            programs.web(found, self.places, wanted.web_port),
+            programs.postgres(found, self.places, as_root=as_root),
+            programs.casd(found, self.places, wanted.quota, fuse=fuse),
+            programs.scheduler(found, self.places),
+        ]
+        url = wanted.url.replace("grpc", "http")
+        told: tuple[str, ...] = ()
+        if wanted.secure:
+            credentials.make(self.places.tls, [wanted.host])
+            told = credentials.worker_options(self.places.tls)
+        workers = [programs.worker(found, self.places, each, url, told) for each in wanted.all_workers()]
+        return [*parts, *workers]
+
+    def _joined(self, found: Engine, wanted: Settings, *, fuse: bool) -> list[Program]:
+        """Those where the scheduler is on another host: workers, and a store of blobs before that one's."""
+        url, folder = joining.url(wanted.scheduler), wanted.credentials
+        store = [f"--cas-remote={url}", *joining.shown("cas", folder)]
+        shown, host = joining.shown("bots", folder), socket.gethostname()
+        return [
+            programs.casd(found, self.places, wanted.quota, fuse=fuse, upstream=store),
+            *(programs.worker(found, self.places, each, url, shown, host) for each in wanted.all_workers()),
+        ]
 
     def _start_supervisor(self) -> None:
         found = self._provide()
@@ -205,11 +231,12 @@ class Cluster:
                 raise ClusterError(f"the scheduler does not answer after {_START_SECONDS} s. Its log ends:\n{tail}")
             time.sleep(0.1)
 
-    def _check_port(self, wanted: Settings) -> None:
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            if probe.connect_ex((wanted.host, wanted.port)) == 0:
-                raise ClusterError(f"port {wanted.port} of {wanted.host} is taken by another program: --port names one")
+    def _check_ports(self, wanted: Settings) -> None:
+        for host, port in ((wanted.host, wanted.port), (web.HOST, wanted.web_port)):
+            with socket.socket() as probe:
+                probe.settimeout(1)
+                if probe.connect_ex((host, port)) == 0:
+                    raise ClusterError(f"port {port} of {host} is taken by another program: --port names others")
 
     def _repair(self) -> None:
         """Ends what a supervisor that was killed has left."""
@@ -247,32 +274,10 @@ class Cluster:
         return len(ended)
 
     def _ask(self, method: str, *arguments: Any) -> Any:
-        transport = _UnixTransport(self.places.supervisor_socket)
         try:
-            with xmlrpc.client.ServerProxy("http://cluster", transport=transport) as proxy:
-                return getattr(proxy, method)(*arguments)
-        except (OSError, xmlrpc.client.Error) as error:
-            raise ClusterError(f"the supervisor does not do {method}{arguments}: {error}") from error
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost")
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(self._path)
-
-
-class _UnixTransport(xmlrpc.client.Transport):
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = str(path)
-
-    def make_connection(self, host: Any) -> http.client.HTTPConnection:
-        del host
-        return _UnixConnection(self._path)
+            return Supervisor(self.places.supervisor_socket).ask(method, *arguments)
+        except SupervisorError as error:
+            raise ClusterError(str(error)) from error
 
 
 def _runs(pid: int) -> bool:

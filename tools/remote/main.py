@@ -6,6 +6,11 @@ usage: ./bazelw run //tools/remote:cluster -- up --pool cpu=2 --pool gpu=1
 from __future__ import annotations
 
 import collections
+import contextlib
+import dataclasses
+import enum
+import getpass
+import json
 import sys
 import time
 from pathlib import Path
@@ -16,8 +21,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from tools.bazel.progress import SetupError
-from tools.remote import pools
+from tools.remote import engine, pools, settings, status_table, web
+from tools.remote import status as statuses
 from tools.remote.cluster import Cluster, ClusterError
+from tools.remote.fleet import joining, systemd
 from tools.remote.places import Places, default_home
 from tools.remote.settings import Settings
 
@@ -36,7 +43,7 @@ def up(
     pool: Annotated[list[str] | None, typer.Option(help="Workers of a pool, POOL=NUMBER; may be given again.")] = None,
     home: Home = None,
     host: Annotated[str, typer.Option(help="What the scheduler listens on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Its port.")] = 50051,
+    port: Annotated[int, typer.Option(help="Its port; the page of its status takes the next one.")] = 50051,
     quota: Annotated[str, typer.Option(help="Disk that blobs may take.")] = "30G",
     secure: Annotated[bool, typer.Option("--secure", help="TLS with certificates on both sides, and tokens.")] = False,
     queue_timeout: Annotated[int, typer.Option(help="Seconds that a test may wait for a worker.")] = 1800,
@@ -52,10 +59,14 @@ def up(
         wanted = cluster.settings()
     with console.status("starting"):
         cluster.up(wanted)
+    if wanted.scheduler:
+        console.print(f"up, for the scheduler at {wanted.scheduler}")
+        return
     counts = collections.Counter(each.pool for each in wanted.all_workers())
     workers = ", ".join(f"{name} {count}" for name, count in counts.items())
-    config = "remote_tls" if wanted.secure else "remote"
-    console.print(f"up at {wanted.url}, workers: {workers}; ./bazelw test //... --config={config}")
+    configuration = "remote_tls" if wanted.secure else "remote"
+    console.print(f"up at {wanted.url}, workers: {workers}; ./bazelw test //... --config={configuration}")
+    console.print(f"how it is: http://{web.HOST}:{wanted.web_port}/")
 
 
 @app.command()
@@ -70,6 +81,31 @@ def add_worker(
 
 
 @app.command()
+def join(
+    scheduler: Annotated[str, typer.Option(help="Of another host, grpcs://HOST:PORT.")],
+    pool: Annotated[str, typer.Option(help="Of the worker.")],
+    devices: Annotated[str, typer.Option(help="Ids of the devices that are its own, such as 0,1.")] = "",
+    credentials: Annotated[Path | None, typer.Option(help="Folder of ca.pem, worker.pem, .key and .token.")] = None,
+    home: Annotated[Path | None, typer.Option(help="Folder of this host's part. Default: as above.")] = None,
+    quota: Annotated[str, typer.Option(help="Disk that blobs may take here.")] = "30G",
+) -> None:
+    """Adds a worker on this host to the cluster of another, with a store of blobs of its own before that one's."""
+    folder = str(credentials.absolute()) if credentials else ""
+    joining.check(scheduler, folder)
+    cluster = _cluster(home or default_home("joined"))
+    kept = settings.load(cluster.places.settings)
+    if kept and kept.scheduler != scheduler:
+        raise ValueError(
+            f"{cluster.places.home} is of {kept.scheduler or 'a scheduler of its own'}: name another, --home"
+        )
+    wanted = kept or Settings(quota=quota, scheduler=scheduler)
+    wanted = wanted.model_copy(update={"credentials": folder}).with_worker(pool, pools.parse_devices(devices))
+    with console.status("starting"):
+        cluster.up(wanted)
+    console.print(f"joined {scheduler}; `status` there says whether it hears this worker")
+
+
+@app.command()
 def drain(worker: Annotated[str, typer.Argument(help="Name of the worker, such as gpu-1.")], home: Home = None) -> None:
     """Lets a worker finish its test, then takes it out."""
     _cluster(home).drain(worker)
@@ -78,7 +114,7 @@ def drain(worker: Annotated[str, typer.Argument(help="Name of the worker, such a
 
 @app.command()
 def logs(
-    process: Annotated[str, typer.Argument(help="scheduler, casd, postgres, supervisor, worker-NAME.")],
+    process: Annotated[str, typer.Argument(help="scheduler, casd, postgres, web, supervisor, worker-NAME.")],
     lines: Annotated[int, typer.Option(help="How many of the last lines.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", help="Goes on as they come.")] = False,
     home: Home = None,
@@ -90,6 +126,59 @@ def logs(
             sys.stdout.write(file.read())
             sys.stdout.flush()
             time.sleep(0.3)
+
+
+class Output(enum.Enum):
+    """How a status is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+@app.command()
+def status(
+    output: Annotated[Output, typer.Option(help="For people or for programs.")] = Output.TABLE,
+    home: Home = None,
+) -> None:
+    """Says how the cluster is; exits with 0 healthy, 1 degraded, 2 down."""
+    cluster = _cluster(home)
+    cluster.settings()
+    found = statuses.read(cluster.places, engine.provide().postgres / "psql")
+    if output is Output.JSON:
+        print(json.dumps(dataclasses.asdict(found), indent=1))
+    else:
+        status_table.show(found, Console(highlight=False))
+    sys.exit(statuses.EXIT_CODES[found.health])
+
+
+@app.command("web")
+def serve(
+    port: Annotated[int, typer.Option(help="Of loopback. Default: any that is free.")] = 0,
+    home: Home = None,
+) -> None:
+    """Serves the status as a page, JSON and metrics, also of a cluster that is down. `up` starts one, too."""
+    cluster = _cluster(home)
+    cluster.settings()
+    with web.server(cluster.places, engine.provide().postgres / "psql", port) as server:
+        console.print(f"http://{web.HOST}:{server.server_port}/")
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+
+@app.command()
+def units(
+    folder: Annotated[Path, typer.Argument(help="Where they go, such as /etc/systemd/system.")],
+    home: Home = None,
+) -> None:
+    """Writes units of systemd that run the cluster, or what joined another, as it was last brought up. Then: `down`."""
+    cluster = _cluster(home)
+    parts = cluster.write(cluster.settings())
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in systemd.units(cluster.places, parts, getpass.getuser(), engine.provide().buildbox).items():
+        (folder / name).write_text(text)
+    for name, text in systemd.environment_files(parts).items():
+        (cluster.places.run / name).write_text(text)
+    console.print(f"systemctl daemon-reload && systemctl enable --now {systemd.TARGET}")
 
 
 @app.command()

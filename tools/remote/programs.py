@@ -65,13 +65,21 @@ def postgres(engine: Engine, places: Places, *, as_root: bool) -> Program:
     )
 
 
-def casd(engine: Engine, places: Places, quota: str, *, fuse: bool) -> Program:
-    """The store of blobs and action results, which also stages the inputs of actions."""
+def casd(engine: Engine, places: Places, quota: str, *, fuse: bool, upstream: Sequence[str] = ()) -> Program:
+    """The store of blobs and action results, which also stages the inputs of actions.
+
+    Args:
+      engine: the programs.
+      places: of the cluster.
+      quota: disk that blobs may take, such as "30G".
+      fuse: whether a filesystem of it can be mounted.
+      upstream: options that name the store that this one stands before, and what it is shown.
+    """
     environ = {} if fuse else {"BUILDBOX_STAGER": "copy-or-link"}
     return Program(
         "casd",
         f"exec {engine.buildbox}/buildbox-casd --bind=unix:{_q(places.casd_socket)} "
-        f"--quota-high={quota} --log-level=warning {_q(places.data / 'casd')}\n",
+        f"--quota-high={quota} --log-level=warning {shlex.join(upstream)} {_q(places.data / 'casd')}\n",
         environ=environ,
         place=1,
     )
@@ -93,7 +101,9 @@ def scheduler(engine: Engine, places: Places) -> Program:
     )
 
 
-def worker(engine: Engine, places: Places, each: Worker, scheduler: str, credentials: Sequence[str] = ()) -> Program:
+def worker(
+    engine: Engine, places: Places, each: Worker, scheduler: str, credentials: Sequence[str] = (), host: str = ""
+) -> Program:
     """A worker, with the devices that are its own.
 
     Its actions see their declared inputs, the machine's system folders and Python, read-only, and no network. They end
@@ -105,21 +115,29 @@ def worker(engine: Engine, places: Places, each: Worker, scheduler: str, credent
       each: the worker.
       scheduler: URL of the scheduler, http://HOST:PORT or https://HOST:PORT.
       credentials: options that name its certificate, key and token.
+      host: where it is, if the scheduler is on another.
     """
-    environ = {**each.environ, WORKER_VARIABLE: each.name}
+    name = f"{each.name}@{host}" if host else each.name
+    environ = {**each.environ, WORKER_VARIABLE: name}
     platform = " ".join(f"--platform {key}={value}" for key, value in sorted(each.properties.items()))
-    # (it would ask at growing intervals)
-    host, port = scheduler.partition("://")[2].rsplit(":", 1)
-    probe = f"import socket; socket.create_connection(('{host}', {port}), 1)"
     return Program(
         f"worker-{each.name}",
-        f'until {engine.python} -ISc "{probe}" 2>/dev/null; do sleep 0.2; done\n'
         f"exec {engine.buildbox}/buildbox-worker --bots-remote={scheduler} {shlex.join(credentials)} "
         f"--cas-remote=unix:{_q(places.casd_socket)} {platform} "
-        f"--buildbox-run={_q(places.run / 'run_action.sh')} --bots-retry-limit=10 --bots-retry-delay=500 "
-        f"--concurrent-jobs=1 --max-wait-time=10 --log-level=info {each.name}\n",
+        f"--buildbox-run={_q(places.run / 'run_action.sh')} --bots-retry-limit=10 --bots-retry-delay=200 "
+        f"--concurrent-jobs=1 --max-wait-time=10 --log-level=info {name}\n",
         environ={_FOR_ACTIONS: " ".join(f"{key}={value}" for key, value in environ.items())},
         place=3,
+    )
+
+
+def web(engine: Engine, places: Places, port: int) -> Program:
+    """The page that shows how the cluster is; it stands before all others and tells of their end."""
+    return Program(
+        "web",
+        f"PYTHONPATH={_q(places.run / 'code')} exec {engine.python} -m tools.remote.web --home {_q(places.home)} "
+        f"--psql {engine.postgres}/psql --port {port}\n",
+        place=0,
     )
 
 

@@ -29,11 +29,13 @@ class Settings(pydantic.BaseModel):
 
     Attributes:
       host: what the scheduler listens on; loopback unless asked.
-      port: its port.
+      port: its port; the page of its status takes the next one, on loopback.
       quota: bytes that the store of blobs may take, such as 30G.
       queue_seconds: how long a test may wait for a worker before it fails.
       secure: TLS on both sides, and tokens.
       workers: all of them.
+      scheduler: URL of one on another host that they work for; "" where the cluster has its own.
+      credentials: folder of what they show to that one; "" for nothing.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid")
@@ -44,6 +46,8 @@ class Settings(pydantic.BaseModel):
     queue_seconds: int = pydantic.Field(1800, gt=0)
     secure: bool = False
     workers: tuple[WorkerSettings, ...] = ()
+    scheduler: str = pydantic.Field("", pattern=r"^(grpcs?://[^/:]+:\d+)?$")
+    credentials: str = ""
 
     @property
     def address(self) -> str:
@@ -54,6 +58,11 @@ class Settings(pydantic.BaseModel):
     def url(self) -> str:
         """The same for clients and workers."""
         return f"{'grpcs' if self.secure else 'grpc'}://{self.address}"
+
+    @property
+    def web_port(self) -> int:
+        """Where the page of its status is, on loopback."""
+        return self.port + 1
 
     def all_workers(self) -> list[Worker]:
         """The workers."""
