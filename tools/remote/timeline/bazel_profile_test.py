@@ -1,4 +1,5 @@
 import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,20 @@ def test_each_attempt_is_a_record_and_so_is_what_writes_test_xml():
 
 
 def test_waiting_for_a_connection_is_not_staging():
-    for record in bazel_profile.read(EXAMPLE / "remote_profile_no_xml.json"):
-        assert sum(phase.seconds for phase in record.phases if phase.name == "staged") < 1
+    first = bazel_profile.read(EXAMPLE / "remote_profile_no_xml.json")[0]
+    assert [phase.name for phase in first.phases] == ["sent", "queued", "staged", "staged", "ran", "fetched"]
+    assert [phase.seconds for phase in first.phases if phase.name == "staged"] == pytest.approx([0.533, 0.117])
+
+
+def test_attempts_of_which_only_the_run_took_50_ms(tmp_path):
+    head = {"ph": "X", "tid": 7}
+    run = {**head, "cat": "Remote execution process wall time", "name": "execute", "dur": 60_000}
+    test = {**head, "cat": "action processing", "name": "Testing //a:t (shard 2 of 3)", "ts": 0, "dur": 500_000}
+    events = [test, {**run, "ts": 100_000}, {**run, "ts": 300_000}]
+    trace = {"otherData": {"date": "2026-11-26T18:00:00Z"}, "traceEvents": events}
+    (tmp_path / "profile.json").write_text(json.dumps(trace))
+    records = bazel_profile.read(tmp_path / "profile.json")
+    assert [(each.shard, round(each.ran.start % 1, 3)) for each in records] == [(2, 0.1), (2, 0.3)]
 
 
 def test_local_phases():
@@ -64,3 +77,14 @@ def test_file_of_something_else(tmp_path, data):
     (tmp_path / "profile.gz").write_bytes(data)
     with pytest.raises(ValueError, match="give the file that `bazel test --profile=FILE` wrote"):
         bazel_profile.read(tmp_path / "profile.gz")
+
+
+def test_waiting_for_cores_is_the_queue_of_a_local_test(tmp_path):
+    head = {"ph": "X", "tid": 7}
+    test = {**head, "cat": "action processing", "name": "Testing //a:t", "ts": 0, "dur": 900_000}
+    lock = {**head, "cat": "action resource lock", "name": "Acquiring resources", "ts": 1, "dur": 500_000}
+    run = {**head, "cat": "general information", "name": "subprocess.run", "ts": 600_000, "dur": 200_000}
+    trace = {"otherData": {"date": "2026-11-26T18:00:00Z"}, "traceEvents": [test, lock, run]}
+    (tmp_path / "profile.json").write_text(json.dumps(trace))
+    (found,) = bazel_profile.read(tmp_path / "profile.json")
+    assert [(phase.name, phase.seconds) for phase in found.phases] == [("queued", 0.5), ("ran", 0.2)]

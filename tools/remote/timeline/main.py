@@ -61,6 +61,9 @@ def main() -> None:
     """Runs it; what a user can mend is said in one message."""
     try:
         app()
+    except FileNotFoundError as error:
+        print(f"timeline: no file {error.filename}", file=sys.stderr)
+        sys.exit(2)
     except (OSError, ValueError) as error:
         print(f"timeline: {error}", file=sys.stderr)
         sys.exit(2)

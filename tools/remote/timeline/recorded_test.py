@@ -39,6 +39,13 @@ def test_among_several_the_nearest_is_taken_and_each_once():
     assert [phase.start for each in merged for phase in each.phases if phase.name == "ran"] == [12.0, 21.0]
 
 
+def test_record_belongs_to_one_attempt():
+    later = dataclasses.replace(ATTEMPT, attempt=2)
+    first, second = merge([ATTEMPT, later], [record()])
+    assert first != ATTEMPT
+    assert second == later
+
+
 def test_cached_attempt_takes_no_record():
     cached = dataclasses.replace(ATTEMPT, place="remote cache", phases=())
     assert merge([cached], [record()]) == [cached]
