@@ -24,8 +24,6 @@ HEALTHY, DEGRADED, DOWN = "healthy", "degraded", "down"
 EXIT_CODES = {HEALTHY: 0, DEGRADED: 1, DOWN: 2}
 # Those that take tests, now or next.
 ALIVE = ("idle", "busy", "joined")
-# A worker is heard every ten seconds or more often.
-_LATE_SECONDS = 15
 # So long is a restart worth a warning.
 _FRESH_SECONDS = 60
 # So long is a worker of another host named after it is gone.
@@ -57,8 +55,8 @@ class WorkerStatus:
       name: such as gpu-1.
       pool: its pool.
       devices: ids of those that are its own.
-      state: "idle", "busy", "starting", "leaving" (takes no more work), "silent" (late, not yet given up), "dead", or
-        "joined" (works for the scheduler of another host, which knows more).
+      state: "idle", "busy", "starting", "leaving" (takes no more work), "dead", or "joined" (works for the scheduler
+        of another host, which knows more).
       since: of this state, in seconds since the epoch; None where nobody knows.
       running: what it runs.
       tests: how many it ran to an end.
@@ -328,9 +326,6 @@ def _state(
         if facts.jobs is not None and facts.at - started < SILENCE_SECONDS:
             return "starting", started
         return "dead", max(facts.silent.get(name, 0.0), started) or None
-    heard = session.expires - SILENCE_SECONDS
-    if facts.at - heard > _LATE_SECONDS:
-        return "silent", heard
     if session.status != 1:
         return "leaving", None
     return ("busy", running.since) if running else ("idle", None)
@@ -363,7 +358,7 @@ def _warnings(
             waiting = f" ({pool.queued} wait, the first for {duration(pool.oldest_wait)})" if pool.queued else ""
             yield f"pool {pool.name}: no live worker: tests for it fail after {wanted.queue_seconds} s{waiting}"
     for worker in workers:
-        if worker.state in ("dead", "silent"):
+        if worker.state == "dead":
             since = f" since {duration(facts.at - worker.since)}" if worker.since else ""
             yield f"worker {worker.name} is {worker.state}{since}"
     for process in processes:

@@ -99,7 +99,7 @@ def test_worker_that_says_nothing(cluster):
     (pid,) = (each["pid"] for each in cluster.processes() if each["name"] == "worker-gpu-1")
     os.kill(pid, signal.SIGSTOP)
     try:
-        status = wait_for(cluster, lambda status: worker(status, "gpu-1").state == "silent", 30)
+        status = wait_for(cluster, lambda status: worker(status, "gpu-1").state == "dead", 50)
     finally:
         os.kill(pid, signal.SIGCONT)
     assert status.health == DEGRADED

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from tools.remote.status import ALIVE, DEGRADED, DOWN, HEALTHY, Status
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_WORKER_STATES = (*ALIVE, "starting", "leaving", "silent", "dead")
+_WORKER_STATES = (*ALIVE, "starting", "leaving", "dead")
 _OUTCOMES = ("completed", "failed", "cancelled")
 
 _Sample = tuple[Mapping[str, str], float]

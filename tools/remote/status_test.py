@@ -59,7 +59,6 @@ def test_pool_without_any_worker_that_tests_wait_for():
 @pytest.mark.parametrize(
     ("jobs", "state"),
     [
-        (heard("gpu-1", AT + 5), "silent"),
         (heard("gpu-1", AT - 1), "dead"),
         (heard("gpu-1", AT + 28, status=5), "leaving"),
     ],
