@@ -49,7 +49,8 @@ select json_build_object(
     from ran, clock group by worker) rows),
   'outcomes', (select coalesce(json_agg(row_to_json(rows)), '[]') from (
     select property_label as pool, count(*) as count,
-      case when cancelled then 'cancelled' when coalesce(status_code, 0) = 0 then 'completed' else 'failed' end as outcome
+      case when cancelled then 'cancelled' when coalesce(status_code, 0) = 0 then 'completed'
+        else 'failed' end as outcome
     from jobs where stage = 4 group by property_label, outcome) rows)
 )
 """
