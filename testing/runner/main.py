@@ -7,9 +7,17 @@ import tempfile
 import time
 from pathlib import Path
 
+
+def _one_slash(path: str) -> str:
+    """On a remote worker whose actions begin in /, Bazel's `$PWD/x` is `//x`: to pathlib another place than `/x`."""
+    return f"/{path.lstrip('/')}" if path.startswith("//") else path
+
+
 # Python puts the folder of this script, links resolved, first; its modules are testing.runner.*, no top-level names.
-_HERE = Path(__file__).parent
-sys.path[:] = [entry for entry in sys.path if Path(entry) not in (_HERE, Path(__file__).resolve().parent)]
+_HERE = Path(_one_slash(__file__)).parent
+sys.path[:] = [
+    _one_slash(entry) for entry in sys.path if Path(_one_slash(entry)) not in (_HERE, Path(__file__).resolve().parent)
+]
 
 from testing.runner import facts, hardware, locks, supervisor  # noqa: E402
 from testing.runner.target import Target, target_from_environment  # noqa: E402
@@ -71,9 +79,16 @@ def _take_devices(target: Target) -> list[hardware.Device]:
 
 def _make_paths_absolute() -> None:
     """A test may change the working directory; reports must still arrive."""
-    for name in ("XML_OUTPUT_FILE", "TEST_UNDECLARED_OUTPUTS_DIR", "TEST_TMPDIR", "TEST_PREMATURE_EXIT_FILE"):
+    for name in (
+        "RUNFILES_DIR",
+        "TEST_PREMATURE_EXIT_FILE",
+        "TEST_SRCDIR",
+        "TEST_TMPDIR",
+        "TEST_UNDECLARED_OUTPUTS_DIR",
+        "XML_OUTPUT_FILE",
+    ):
         if os.environ.get(name):
-            os.environ[name] = os.path.abspath(os.environ[name])
+            os.environ[name] = _one_slash(os.path.abspath(os.environ[name]))
 
 
 def _announce_sharding() -> None:

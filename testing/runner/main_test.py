@@ -27,6 +27,7 @@ class Inner:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files: list[str] = []
+        self.main = "testing/runner/main.py"
         # A repo root of its own.
         (folder / "testing").symlink_to(TESTING)
         self.declared = {"tier": "unit", "allowed_skips": []}
@@ -53,7 +54,7 @@ class Inner:
     def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
         self.env["TRAINYARD_TARGET"] = json.dumps({**self.declared, "files": self.files})
         return subprocess.Popen(
-            [sys.executable, "testing/runner/main.py", *args],
+            [sys.executable, self.main, *args],
             env={**self.env, **env},
             cwd=self.folder,
             stdout=subprocess.PIPE,
@@ -76,6 +77,20 @@ class Inner:
 @pytest.fixture
 def inner(tmp_path: Path) -> Inner:
     return Inner(tmp_path)
+
+
+def test_root_of_a_worker_counts_as_one_slash(inner: Inner) -> None:
+    inner.plant(
+        "import os, sys\n"
+        "def test_paths():\n"
+        "    paths = [__file__, os.environ['TEST_SRCDIR'], os.environ['TEST_TMPDIR'], *sys.path]\n"
+        "    assert not [path for path in paths if path.startswith('//')]\n"
+        "    assert os.environ['TEST_TARGET'] == '//inner:test'\n"
+    )
+    inner.main = f"/{inner.folder}/testing/runner/main.py"
+    inner.env["PYTHONPATH"] = os.pathsep.join(f"/{entry}" for entry in [str(inner.folder), *sys.path] if entry)
+    status, output = inner.run(TEST_SRCDIR=f"/{inner.folder}", TEST_TMPDIR=f"/{inner.env['TEST_TMPDIR']}")
+    assert status == 0, output
 
 
 def test_passes_and_writes_junit(inner: Inner) -> None:

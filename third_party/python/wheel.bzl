@@ -7,17 +7,21 @@ load(":interpreter.bzl", "find_python")
 
 _BUILD = """\
 load("@rules_python//python:defs.bzl", "py_library")
+load("{site_packages}", "site_packages")
 
 package(default_visibility = ["//visibility:public"])
 
+# Bazel does not look into a source directory; the stamp (locked line, interpreter, digest of what was installed) is what
+# makes dependents run again.
+site_packages(
+    name = "content",
+    directory = "site-packages",
+    stamp = "stamp.txt",
+)
+
 py_library(
     name = "pkg",
-    # Bazel does not look into a source directory; the stamp (locked line, interpreter, digest of what was installed) is
-    # what makes dependents run again.
-    data = [
-        "site-packages",
-        "stamp.txt",
-    ],
+    data = [":content"],
     imports = ["site-packages"],
     tags = {tags},
     deps = {deps},
@@ -81,6 +85,7 @@ def _wheel_impl(rctx):
         _install(rctx)
     rctx.file("BUILD.bazel", _BUILD.format(
         deps = repr(rctx.attr.deps),
+        site_packages = Label(":site_packages.bzl"),
         tags = repr(["wheel={}=={}".format(rctx.attr.dist, rctx.attr.version)]),
     ))
 

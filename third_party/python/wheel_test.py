@@ -12,6 +12,21 @@ from tools.bazel import host_bazel
 
 HERE = Path(__file__).parent
 DECLARED = ["--repo_env=TRAINYARD_WHEELS=declare", "--repo_env=TRAINYARD_UV=/nowhere/uv"]
+FILES = (
+    "cpu.txt",
+    "extension.bzl",
+    "finish_wheel.py",
+    "hub.bzl",
+    "interpreter.bzl",
+    "lock.bzl",
+    "site_packages.bzl",
+    "wheel.bzl",
+)
+BUILD = """\
+load("@bazel_skylib//rules:common_settings.bzl", "bool_flag")
+
+bool_flag(name = "upload", build_setting_default = False, visibility = ["//visibility:public"])
+"""
 MODULE = """\
 bazel_dep(name = "bazel_skylib", version = "1.9.0")
 bazel_dep(name = "platforms", version = "1.0.0")
@@ -34,15 +49,18 @@ class Server:
     def __init__(self, workspace, output):
         self.workspace = workspace
         self.startup = [*host_bazel.command(), f"--output_user_root={output}"]
+        self.where = [
+            f"--repo_env=TRAINYARD_PYTHON={sys.executable}",
+            "--repo_env=UV_OFFLINE=1",
+            f"--repo_env=UV_FIND_LINKS={workspace}/links",
+        ]
 
     def run(self, *arguments):
         return subprocess.run([*self.startup, *arguments], cwd=self.workspace, capture_output=True, text=True)
 
     def repository(self, label, *options):
         """The repository of the wheel `label`, fetched with further options."""
-        where = [f"--repo_env=TRAINYARD_PYTHON={sys.executable}", "--repo_env=UV_OFFLINE=1"]
-        where += [f"--repo_env=UV_FIND_LINKS={self.workspace}/links"]
-        result = self.run("query", f"deps({label}, 1)", *where, *options)
+        result = self.run("query", f"deps({label}, 1)", *self.where, *options)
         assert result.returncode == 0, result.stderr
         (package,) = (line for line in result.stdout.splitlines() if line.endswith("//:pkg"))
         base = Path(self.run("info", "output_base").stdout.strip())
@@ -57,9 +75,9 @@ def bazel(tmp_path_factory):
     target.mkdir(parents=True)
     (workspace / "links").mkdir()
     host_bazel.make_workspace(workspace)
-    for name in ("extension.bzl", "finish_wheel.py", "hub.bzl", "interpreter.bzl", "lock.bzl", "wheel.bzl", "cpu.txt"):
+    for name in FILES:
         (target / name).write_text((HERE / name).read_text())
-    (target / "BUILD.bazel").touch()
+    (target / "BUILD.bazel").write_text(BUILD)
     (target / "own.txt").write_text(
         f"part==2.0 \\\n    --hash=sha256:{0:064}\n    # via tool\n"
         f"tool==1.0 \\\n    --hash=sha256:{make_wheel(workspace / 'links')}\n"
@@ -106,6 +124,31 @@ def test_declared_and_installed_differ_in_content_alone(bazel):
     assert "declared" not in installed[1]
     assert content(*DECLARED)[1] == declared[1]
     assert not declared[2].exists()
+
+
+def test_wheel_is_one_source_directory_unless_it_is_uploaded(bazel):
+    wheel = bazel.repository("@own//tool")
+    module = wheel / "site-packages/tool.py"
+    module.chmod(0o644)
+    mode = module.parent.stat().st_mode
+    content = f"@@{wheel.name}//:content"
+
+    def files(*options):
+        result = bazel.run("cquery", content, "--output=files", *bazel.where, *options)
+        assert result.returncode == 0, result.stderr
+        return result.stdout.split()
+
+    assert files() == [f"external/{wheel.name}/site-packages", f"external/{wheel.name}/stamp.txt"]
+    output, stamp = files("--//third_party/python:upload")
+    assert stamp == f"external/{wheel.name}/stamp.txt"
+    assert output.startswith("bazel-out/") and output.endswith(f"/external/{wheel.name}/site-packages")
+
+    result = bazel.run("build", content, "--//third_party/python:upload", *bazel.where)
+    assert result.returncode == 0, result.stderr
+    made = Path(bazel.run("info", "execution_root").stdout.strip()) / output
+    assert (made / "tool.py").resolve() == module  # not copied
+    assert module.stat().st_mode & 0o777 == 0o644  # nor changed: it may be a hard link into uv's cache
+    assert module.parent.stat().st_mode == mode
 
 
 def test_unknown_mode_is_refused(bazel):
