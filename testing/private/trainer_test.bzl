@@ -1,6 +1,7 @@
 """The macro behind //testing:defs.bzl."""
 
-load("@rules_python//python:defs.bzl", "py_test")
+load("@rules_python//python:defs.bzl", "py_binary", "py_test")
+load(":accelerator_test.bzl", "accelerator_test")
 load(":expand.bzl", "expand")
 
 _MAIN = Label("//testing/runner:main.py")
@@ -64,20 +65,38 @@ def trainer_test(
         fail("\n" + "\n".join(expansion.errors))
 
     for variant in expansion.variants:
-        py_test(
-            name = variant.name,
-            srcs = srcs + [_MAIN],
-            main = _MAIN,
-            deps = deps + [_RUNNER],
-            data = data or [],
-            args = args or [],
-            env = variant.env,
-            exec_properties = variant.exec_properties,
-            legacy_create_init = 0,
-            shard_count = shard_count,
-            size = size or variant.size,
-            tags = variant.tags,
-            target_compatible_with = variant.target_compatible_with,
-            timeout = timeout,
-            visibility = visibility,
-        )
+        program = {
+            "data": data or [],
+            "deps": deps + [_RUNNER],
+            "env": variant.env,
+            "legacy_create_init": 0,
+            "main": _MAIN,
+            "srcs": srcs + [_MAIN],
+            "target_compatible_with": variant.target_compatible_with,
+        }
+        test = {
+            "args": args or [],
+            "exec_properties": variant.exec_properties,
+            "name": variant.name,
+            "shard_count": shard_count,
+            "size": size or variant.size,
+            "tags": variant.tags,
+            "timeout": timeout,
+            "visibility": visibility,
+        }
+        if variant.hardware == "cpu":
+            py_test(**(test | program))
+        else:
+            py_binary(
+                name = variant.name + ".program",
+                tags = ["manual"],
+                testonly = True,
+                visibility = ["//visibility:private"],
+                **program
+            )
+            accelerator_test(
+                hardware = variant.hardware,
+                program = variant.name + ".program",
+                target_compatible_with = variant.target_compatible_with,
+                **test
+            )

@@ -19,6 +19,10 @@ ACCELERATORS = {
     "trainium": "neuron",
 }
 
+# What the fleet's workers have. Trainium joins it with a lock of its wheels (docs/python_packages.md): until then its
+# tests would not only fail there, they would keep all others from being analysed.
+FLEET = ["gpu"]
+
 def config_name(hardware, level):
     """The --config and the platform that provide a level.
 
@@ -57,3 +61,14 @@ def constraints_up_to(hardware, level):
       labels, lowest level first.
     """
     return ["//tools/platforms:" + constraint_name(hardware, n) for n in LEVELS[hardware] if n <= level]
+
+def fleet_name(hardware):
+    """The platform of those of the fleet's workers that have an accelerator.
+
+    Args:
+      hardware: a key of ACCELERATORS.
+
+    Returns:
+      the target name in //tools/platforms, "fleet_gpu".
+    """
+    return "fleet_" + hardware
