@@ -10,7 +10,7 @@ from tools.remote.places import Places
 
 _TEMPLATE = Path(__file__).with_name("buildgrid.yml")
 # Seconds without a word after which a worker is taken for dead.
-SILENCE_SECONDS = 30
+SILENCE_SECONDS = 60
 
 
 def render(places: Places, pools: Sequence[str], address: str, queue_seconds: int, *, secure: bool) -> str:

@@ -71,14 +71,13 @@ class Cluster:
         """
         self.places.make()
         self._repair()
-        parts = self.write(wanted)
+        self.write(wanted)
         if self._supervisor() is None:
             if not wanted.scheduler:
                 self._check_ports(wanted)
             self._start_supervisor()
         else:
-            self._ask("supervisor.reloadConfig")
-            self._apply(parts)
+            self._apply()
         if not wanted.scheduler:
             self._wait(wanted)
 
@@ -206,16 +205,13 @@ class Cluster:
         if result.returncode:
             raise ClusterError(f"supervisord does not start: {result.stderr or result.stdout}")
 
-    def _apply(self, parts: Iterable[Program]) -> None:
-        """Starts programs that are new to the supervisor, ends those that are no longer wanted."""
-        wanted = {each.name for each in parts}
-        for process in self.processes():
-            name = process["group"]
-            if name not in wanted:
-                self._ask("supervisor.stopProcessGroup", name)
-                self._ask("supervisor.removeProcessGroup", name)
-        running = {process["group"] for process in self.processes()}
-        for name in sorted(wanted - running):
+    def _apply(self) -> None:
+        """Ends programs that are gone or changed, starts those that are new or changed."""
+        ((added, changed, removed),) = self._ask("supervisor.reloadConfig")
+        for name in (*removed, *changed):
+            self._ask("supervisor.stopProcessGroup", name)
+            self._ask("supervisor.removeProcessGroup", name)
+        for name in (*added, *changed):
             self._ask("supervisor.addProcessGroup", name)
 
     def _wait(self, wanted: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -180,7 +181,9 @@ def supervisor_config(places: Places, programs: Iterable[Program]) -> str:
         f"[supervisorctl]\nserverurl=unix://{_setting(places.supervisor_socket)}\n",
     ]
     for each in programs:
-        environ = {**each.environ, MARK: str(places.home)}
+        # (supervisor compares what it is told: a script that changed is another program)
+        digest = hashlib.sha256(each.script.encode()).hexdigest()[:12]
+        environ = {**each.environ, MARK: str(places.home), "TRAINYARD_SCRIPT": digest}
         variables = ",".join(f'{key}="{_setting(value)}"' for key, value in sorted(environ.items()))
         parts.append(
             f'[program:{each.name}]\ncommand=/bin/sh -e "{run}/{each.name}.sh"\n'

@@ -103,3 +103,10 @@ def test_an_action_gets_the_variables_of_its_worker(tmp_path):
 
 def test_supervisor_is_asked_by_the_user_alone(supervisor):
     assert supervisor["unix_http_server"]["chmod"] == "0700"
+
+
+def test_a_script_that_changed_is_another_program():
+    parts = [programs.casd(ENGINE, PLACES, quota, fuse=True) for quota in ("1G", "2G")]
+    before, after = (programs.supervisor_config(PLACES, [part]) for part in parts)
+    assert before != after
+    assert before == programs.supervisor_config(PLACES, [parts[0]])
