@@ -39,7 +39,7 @@ def units(places: Places, programs: Sequence[Program], user: str, path: Path) ->
 def environment_files(programs: Iterable[Program]) -> dict[str, str]:
     """What differs between the workers, by file name: devices. They stand in the `run` of the cluster's places."""
     return {
-        f"{each.name}.env": "".join(f"{key}={value}\n" for key, value in sorted(each.environ.items()))
+        f"{each.name}.env": "".join(f'{key}="{value}"\n' for key, value in sorted(each.environ.items()))
         for each in programs
         if _is_worker(each)
     }

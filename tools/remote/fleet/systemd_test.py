@@ -70,8 +70,8 @@ def test_order(places, parts):
 
 def test_workers_differ_by_their_devices(parts):
     assert systemd.environment_files(parts) == {
-        "worker-gpu-1.env": "CUDA_VISIBLE_DEVICES=0,1\nTRAINYARD_WORKER=gpu-1\n",
-        "worker-gpu-2.env": "CUDA_VISIBLE_DEVICES=2\nTRAINYARD_WORKER=gpu-2\n",
+        "worker-gpu-1.env": 'TRAINYARD_FOR_ACTIONS="CUDA_VISIBLE_DEVICES=0,1 TRAINYARD_WORKER=gpu-1"\n',
+        "worker-gpu-2.env": 'TRAINYARD_FOR_ACTIONS="CUDA_VISIBLE_DEVICES=2 TRAINYARD_WORKER=gpu-2"\n',
     }
 
 
