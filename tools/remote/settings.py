@@ -41,12 +41,12 @@ class Settings(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid")
 
     host: str = "127.0.0.1"
-    port: int = pydantic.Field(50051, gt=1023, lt=65535)
-    quota: str = pydantic.Field("30G", pattern=r"^\d+[KMGT]?$")
-    queue_seconds: int = pydantic.Field(1800, gt=0)
+    port: int = pydantic.Field(default=50051, gt=1023, lt=65535)
+    quota: str = pydantic.Field(default="30G", pattern=r"^\d+[KMGT]?$")
+    queue_seconds: int = pydantic.Field(default=1800, gt=0)
     secure: bool = False
     workers: tuple[WorkerSettings, ...] = ()
-    scheduler: str = pydantic.Field("", pattern=r"^(grpcs?://[^/:]+:\d+)?$")
+    scheduler: str = pydantic.Field(default="", pattern=r"^(grpcs?://[^/:]+:\d+)?$")
     credentials: str = ""
 
     @property

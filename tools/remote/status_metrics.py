@@ -103,4 +103,5 @@ def _escape(text: str) -> str:
 def _bytes(quota: str) -> int:
     """What "30G" says; BuildBox counts in thousands."""
     unit = "KMGT".find(quota[-1]) + 1
-    return int(quota.rstrip("KMGT")) * 1000**unit
+    factor: int = 1000**unit
+    return int(quota.rstrip("KMGT")) * factor
