@@ -155,6 +155,8 @@ def run_action(engine: Engine) -> str:
     return (
         "#!/bin/sh\n"
         f'PATH="$(dirname "$0")/bin:$PATH:{engine.buildbox}"\n'
+        # (the runner takes from an action all variables that it has itself, also those that bwrap is told to set)
+        f'for pair in ${_FOR_ACTIONS}; do unset "${{pair%%=*}}"; done\n'
         f'for device in {globs}; do [ -e "$device" ] && set -- "--bind-mount=$device:$device" "$@"; done\n'
         f'exec setpriv --pdeathsig KILL -- {runner} {shlex.join(binds)} "$@"\n'
     )

@@ -66,6 +66,16 @@ def test_action_sees_the_machine_read_only(monkeypatch):
     assert any(word.endswith(":/usr") for word in binds)
 
 
+def test_runner_does_not_have_what_its_actions_get(tmp_path):
+    (tmp_path / "buildbox-run-bubblewrap").write_text('#!/bin/sh\necho "[${CUDA_VISIBLE_DEVICES-none}]"\n')
+    (tmp_path / "buildbox-run-bubblewrap").chmod(0o755)
+    script = tmp_path / "run_action.sh"
+    script.write_text(programs.run_action(Engine(tmp_path, tmp_path, tmp_path)))
+    environ = {"PATH": "/usr/bin:/bin", "CUDA_VISIBLE_DEVICES": "", "TRAINYARD_FOR_ACTIONS": "CUDA_VISIBLE_DEVICES=0"}
+    said = subprocess.run(["sh", str(script)], env=environ, capture_output=True, text=True, check=True)
+    assert said.stdout == "[none]\n"
+
+
 @pytest.fixture
 def supervisor():
     parts = [
