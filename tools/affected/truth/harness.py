@@ -234,7 +234,6 @@ class Harness:
           RuntimeError: Bazel does something that the harness does not understand.
         """
         ws = self.workspace
-        settled = False
         try:
             kinds, expected = self._apply(case, seed)
             diff = self._diff()
@@ -242,7 +241,6 @@ class Harness:
                 asked = pool.submit(select, ws.root, ws.base)
                 after = {name: run.since(self._before[name]) for name, run in self._run().items()}
                 answer = asked.result().among({*_homes(self._before), *_homes(after)})
-            settled = not any(run.error or run.executed for run in after.values())
             if any(kind.truth == "broken" for kind in kinds) and any(run.error for run in after.values()):
                 # (Bazel ends before it runs a test; what can be built would not run again)
                 after = {name: Run(cached=run.tests, places=run.places) for name, run in self._before.items()}
@@ -258,8 +256,8 @@ class Harness:
             )
         finally:
             ws.reset()
-            if not settled:
-                self._run()
+            # (also where no test ran: what Bazel fetched for the change would be fetched again within a later case)
+            self._run()
             for path in self._disk_entries() - self._kept:
                 path.unlink()
 
