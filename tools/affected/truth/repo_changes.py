@@ -26,8 +26,8 @@ _in_repo = theme(KINDS, "in a repository")
 
 _WHEELS = "third_party/"  # what installs wheels does so again when it differs: right, and slow
 _LOCK = "third_party/python/cpu.txt"
-_MACRO = "testing/private/trainer_test.bzl"
-_TIERS = "testing/private/expand.bzl"
+MACRO = "testing/private/trainer_test.bzl"
+TIERS = "testing/private/expand.bzl"
 
 
 def _is_test(path: str) -> bool:
@@ -74,19 +74,19 @@ def _(ws: Workspace, rng: Random) -> Expected:
 @_in_repo("comment in a .bzl file")
 def _(ws: Workspace, rng: Random) -> Expected:
     files = [path for path in ws.files(".bzl") if "repository" not in ws.read(path) and not path.startswith(_WHEELS)]
-    append_to_one(ws, rng, files)
+    append_to_one(ws, rng, sorted(set(files) - set(ws.read_by_chosen)))
     return NONE
 
 
 @_in_repo("macro edit")
 def _(ws: Workspace, rng: Random) -> Expected:
-    ws.replace(_MACRO, "env = variant.env,", f'env = dict(variant.env, EDITED = "{word(rng)}"),')
+    ws.replace(MACRO, '"env": variant.env,', f'"env": dict(variant.env, EDITED = "{word(rng)}"),')
     return everything()
 
 
 @_in_repo("macro edit for one tier")
 def _(ws: Workspace, _rng: Random) -> Expected:
-    ws.replace(_TIERS, '"unit": "small"', '"unit": "medium"')
+    ws.replace(TIERS, '"unit": "small"', '"unit": "medium"')
     return ANY
 
 

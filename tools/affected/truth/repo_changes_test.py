@@ -5,7 +5,7 @@ import pytest
 
 from tools.affected.truth import workspace
 from tools.affected.truth.edits import Workspace
-from tools.affected.truth.repo_changes import KINDS
+from tools.affected.truth.repo_changes import KINDS, MACRO, TIERS
 
 FILES = {
     ".bazelrc": "",
@@ -29,8 +29,8 @@ trainer_test(
     "lib/lib.py": "",
     "lib/lib.txt": "",
     "lib/lib_test.py": "",
-    "testing/private/expand.bzl": 'TIERS = {\n    "unit": "small",\n}\n',
-    "testing/private/trainer_test.bzl": "py_test(\n    env = variant.env,\n)\n",
+    # (what is edited in them must be there)
+    **{name: (Path(__file__).absolute().parents[3] / name).read_text() for name in (MACRO, TIERS)},
     "third_party/python/cpu.txt": "one==1 \\\n    --hash=sha256:1\n    # via two\ntwo==2 \\\n    --hash=sha256:2\n",
 }
 
