@@ -117,6 +117,7 @@ class Cluster:
             while _runs(pid) and time.monotonic() < deadline:
                 time.sleep(0.05)
         self._end_marked()
+        subprocess.run(["/bin/sh", "-c", programs.unmount(self._provide(), self.places)], check=False)
 
     def processes(self) -> list[dict[str, Any]]:
         """What the supervisor says of each process; [] where the cluster is down."""
@@ -150,7 +151,7 @@ class Cluster:
         else:
             parts = self._own(found, wanted, as_root=as_root, fuse=fuse)
         run = self.places.run
-        config = buildgrid_config.render(self.places, POOLS, wanted.address, wanted.queue_seconds, secure=wanted.secure)
+        config = buildgrid_config.render(self.places, POOLS, wanted)
         files = {f"{each.name}.sh": each.script for each in parts}
         files |= {
             "bin/bwrap": programs.bubblewrap(found),
@@ -175,14 +176,17 @@ class Cluster:
             programs.web(found, self.places, wanted.web_port),
             programs.postgres(found, self.places, as_root=as_root),
             programs.casd(found, self.places, wanted.quota, fuse=fuse),
-            programs.scheduler(found, self.places),
+            programs.scheduler(found, self.places, wanted.abandon_seconds),
         ]
         url = wanted.url.replace("grpc", "http")
         told: tuple[str, ...] = ()
         if wanted.secure:
             credentials.make(self.places.tls, [wanted.host])
             told = credentials.worker_options(self.places.tls)
-        workers = [programs.worker(found, self.places, each, url, told) for each in wanted.all_workers()]
+        often = wanted.silence_seconds // 6
+        workers = [
+            programs.worker(found, self.places, each, url, told, word_seconds=often) for each in wanted.all_workers()
+        ]
         return [*parts, *workers]
 
     def _joined(self, found: Engine, wanted: Settings, *, fuse: bool) -> list[Program]:

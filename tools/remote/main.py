@@ -46,7 +46,9 @@ def up(
     port: Annotated[int, typer.Option(help="Its port; the page of its status takes the next one.")] = 50051,
     quota: Annotated[str, typer.Option(help="Disk that blobs may take.")] = "30G",
     secure: Annotated[bool, typer.Option("--secure", help="TLS with certificates on both sides, and tokens.")] = False,
-    queue_timeout: Annotated[int, typer.Option(help="Seconds that a test may wait for a worker.")] = 1800,
+    queue_timeout: Annotated[
+        int, typer.Option(help="Seconds after which a test fails whose pool has no worker.")
+    ] = 300,
 ) -> None:
     """Starts the cluster, or makes the one that runs as wanted. Without --pool: as it was."""
     cluster = _cluster(home)

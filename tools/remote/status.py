@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from tools.remote import cluster_logs, job_store, settings
-from tools.remote.buildgrid_config import SILENCE_SECONDS
 from tools.remote.cluster_logs import Restarts
 from tools.remote.job_store import RECENT_SECONDS, Jobs, Outcome, Running, Session, StoreError, Work
 from tools.remote.places import Places
@@ -107,7 +106,7 @@ class Status:
       address: URL of the scheduler.
       health: HEALTHY, DEGRADED or DOWN.
       warnings: why it is not healthy.
-      queue_seconds: how long a test may wait for a worker.
+      queue_seconds: after how long a test fails whose pool has no worker.
       pools: all that there are.
       workers: those that it should have, and those that came from other hosts.
       processes: those of this machine.
@@ -182,7 +181,7 @@ def read(places: Places, psql: Path) -> Status:
         time.time(),
         processes,
         cluster_logs.restarts(cluster_logs.tail(places.log / "supervisor.log")),
-        cluster_logs.silent_workers(cluster_logs.tail(places.log / "scheduler.log"), SILENCE_SECONDS),
+        cluster_logs.silent_workers(cluster_logs.tail(places.log / "scheduler.log"), wanted.silence_seconds),
         jobs,
         answers,
         _blob_bytes(places),
@@ -269,11 +268,11 @@ def _workers(wanted: Settings, facts: Facts) -> Iterable[WorkerStatus]:
     others = {**gone, **{each.worker: (each.pool, ()) for each in jobs.sessions}}
     for name, (pool, devices) in own.items():
         process, session = processes.get(f"worker-{name}", {}), sessions.get(name)
-        yield _worker(name, pool, devices, process, session, work.get(name), facts, joined=bool(wanted.scheduler))
+        yield _worker(name, pool, devices, process, session, work.get(name), facts, wanted)
     for name, (pool, _) in sorted(others.items()):
         # (a worker that was drained is silent, too: its name has no @HOST)
         if name not in own and (name in sessions or "@" in name):
-            yield _worker(name, pool, (), None, sessions.get(name), work.get(name), facts, joined=False)
+            yield _worker(name, pool, (), None, sessions.get(name), work.get(name), facts, wanted)
 
 
 def _worker(
@@ -284,12 +283,11 @@ def _worker(
     session: Session | None,
     work: Work | None,
     facts: Facts,
-    *,
-    joined: bool,
+    wanted: Settings,
 ) -> WorkerStatus:
     """One of them; `process` is supervisor's word: {} says that it has none, None that it is of another host."""
     running = next((each for each in facts.jobs.running if each.worker == name), None) if facts.jobs else None
-    state, since = _state(name, process, session, running, facts, joined=joined)
+    state, since = _state(name, process, session, running, facts, wanted)
     done = work or Work(name, pool, 0, 0, 0.0, 0.0)
     return WorkerStatus(
         name,
@@ -311,19 +309,18 @@ def _state(
     session: Session | None,
     running: Running | None,
     facts: Facts,
-    *,
-    joined: bool,
+    wanted: Settings,
 ) -> tuple[str, float | None]:
     """The state of a worker, and since when."""
     runs = process is None or process.get("statename") in ("RUNNING", "STARTING")
     if process is not None and not runs:
         return "dead", float(process["stop"]) if process.get("stop") else None
-    if joined:
-        return "joined", float(process["start"]) if process else None
+    if process is not None and wanted.scheduler:
+        return "joined", float(process["start"])
     if session is None or session.expires < facts.at:
         started = float(process["start"]) if process else 0.0
         # (each start makes a new session: what was heard before it is of the last one)
-        if facts.jobs is not None and facts.at - started < SILENCE_SECONDS:
+        if facts.jobs is not None and facts.at - started < wanted.silence_seconds:
             return "starting", started
         return "dead", max(facts.silent.get(name, 0.0), started) or None
     if session.status != 1:

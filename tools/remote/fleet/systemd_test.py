@@ -24,7 +24,7 @@ def parts(places):
         programs.web(ENGINE, places, 50053),
         programs.postgres(ENGINE, places, as_root=False),
         programs.casd(ENGINE, places, "30G", fuse=False),
-        programs.scheduler(ENGINE, places),
+        programs.scheduler(ENGINE, places, 30),
         programs.worker(ENGINE, places, Worker("gpu", 1, (0, 1)), "http://127.0.0.1:50051"),
         programs.worker(ENGINE, places, Worker("gpu", 2, (2,)), "http://127.0.0.1:50051"),
     ]
