@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import inspect
 import json
 import os
+import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tools.bazel import host_bazel
 from tools.remote.cluster import Cluster
-from tools.remote.engine import load
+from tools.remote.engine import Engine, load
 from tools.remote.places import Places
 from tools.remote.settings import Settings
+from tools.remote.status import Status, read
 
 _RULE = """\
 def _impl(ctx):
@@ -30,6 +35,10 @@ shell_test = rule(
     test = True,
 )
 """
+
+
+# The end of a script that reports for itself: else Bazel has a second action make the report.
+REPORT = 'echo "<testsuites/>" > "$XML_OUTPUT_FILE"\n'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,19 +69,24 @@ class Workspace:
         """Writes it.
 
         Args:
-          root: an empty folder.
+          root: an empty folder; the one beside it with the suffix .output becomes Bazel's.
           tests: name to its script and its `exec_properties`.
         """
         self.root = root
+        self.output = root.with_name(root.name + ".output")
         host_bazel.make_workspace(root)
+        (root / "MODULE.bazel").touch()
+        (root / "rule.bzl").write_text(_RULE)
+        self.write(tests)
+
+    def write(self, tests: Mapping[str, tuple[str, Mapping[str, str]]]) -> None:
+        """Replaces the tests."""
         rules = ['load(":rule.bzl", "shell_test")\n']
         for name, (script, properties) in tests.items():
             size = 'size = "small", timeout = "moderate"'
             values = f"{size}, script = {json.dumps(script)}, exec_properties = {json.dumps(dict(properties))}"
             rules.append(f'shell_test(name = "{name}", {values})\n')
-        files = {"MODULE.bazel": "", "rule.bzl": _RULE, "BUILD.bazel": "\n".join(rules)}
-        for name, text in files.items():
-            (root / name).write_text(text)
+        (self.root / "BUILD.bazel").write_text("\n".join(rules))
 
     def test(self, wanted: Settings, *arguments: str, targets: Sequence[str] = ("//...",)) -> Outcome:
         """Runs tests remotely."""
@@ -110,29 +124,95 @@ class Workspace:
             text=True,
         )
 
+    def forget(self) -> None:
+        """Removes all results that Bazel has on this machine."""
+        subprocess.run([*self._command, "clean"], cwd=self.root, capture_output=True, check=True)
+
     def close(self) -> None:
         """Ends the Bazel server."""
         subprocess.run([*self._command, "shutdown"], cwd=self.root, capture_output=True, check=False)
 
     @property
     def _command(self) -> tuple[str, ...]:
-        return (*host_bazel.short_lived_command(), f"--output_base={self.root.with_name(self.root.name + '.output')}")
+        return (*host_bazel.short_lived_command(), f"--output_base={self.output}")
 
     @property
     def _events(self) -> Path:
         return self.root.with_name(self.root.name + ".events")
 
 
-def cluster(name: str) -> tuple[Cluster, Settings]:
-    """A cluster of no workers in a new folder, on a port that is free."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    home = Path(tempfile.mkdtemp(prefix=f"ty-{name}-"))
-    engine = load(_engine_file())
-    return Cluster(Places(home), provide=lambda: engine), Settings(port=port)
-
-
-def _engine_file() -> Path:
+def engine() -> Engine:
+    """The programs, which the repository @remote_engine fetched."""
     (found,) = Path(os.environ["TEST_SRCDIR"]).glob("*remote_engine/engine.json")
+    return load(found)
+
+
+def cluster(name: str) -> tuple[Cluster, Settings]:
+    """A cluster of no workers in a new folder, on a port that is free, as is the next one."""
+    home = Path(tempfile.mkdtemp(prefix=f"ty-{name}-"))
+    return Cluster(Places(home), provide=engine), Settings(port=_free_port())
+
+
+@contextlib.contextmanager
+def running(name: str, workers: Sequence[tuple[str, tuple[int, ...]]], **changed: Any) -> Iterator[Cluster]:
+    """A cluster that is up, with all its workers, and gone afterwards.
+
+    Args:
+      name: for its folder.
+      workers: pool and devices of each.
+      changed: other settings than the usual ones.
+    """
+    made, wanted = cluster(name)
+    wanted = wanted.model_copy(update=changed)
+    for pool, devices in workers:
+        wanted = wanted.with_worker(pool, devices)
+    try:
+        made.up(wanted)
+        wait_for(lambda: {each.state for each in status(made).workers} <= {"idle"}, 60)
+        yield made
+    finally:
+        made.down()
+        shutil.rmtree(made.places.home)
+
+
+def status(cluster: Cluster) -> Status:
+    """How a cluster is."""
+    return read(cluster.places, engine().postgres / "psql")
+
+
+def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
+    """What the condition gives as soon as it is true.
+
+    Raises:
+      AssertionError: it is not, so long.
+    """
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"in vain for {seconds} s: {inspect.getsource(condition).strip()}"
+        time.sleep(0.1)
     return found
+
+
+def pid_of(cluster: Cluster, name: str) -> int:
+    """The process of a part of a cluster; 0 where it does not run."""
+    return next(each["pid"] for each in cluster.processes() if each["name"] == name)
+
+
+def processes_with(text: str) -> list[int]:
+    """All processes of the machine in whose command line a text stands."""
+    found = []
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if text.encode() in line.read_bytes() and int(line.parent.name) != os.getpid():
+                found.append(int(line.parent.name))
+    return found
+
+
+def _free_port() -> int:
+    while True:
+        with socket.socket() as probe, socket.socket() as next_one:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError):
+                next_one.bind(("127.0.0.1", port + 1))
+                return port
