@@ -19,9 +19,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import track
 
 from tools.bazel.progress import SetupError
-from tools.remote import engine, pools, settings, status_table, web
+from tools.remote import blobs, engine, pools, settings, status_table, web
 from tools.remote import status as statuses
 from tools.remote.cluster import Cluster, ClusterError
 from tools.remote.fleet import joining, systemd
@@ -165,6 +166,19 @@ def serve(
         console.print(f"http://{web.HOST}:{server.server_port}/")
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
+
+
+@app.command()
+def verify(home: Home = None) -> None:
+    """Looks whether each blob is what its name says, and removes what is not: clients bring it again, or run again."""
+    cluster = _cluster(home)
+    cluster.settings()
+    files = list(blobs.files(cluster.places))
+    damaged = 0
+    for blob in blobs.remove_damaged(track(files, "looking at blobs", console=console)):
+        console.print(f"removed {escape(str(blob))}", soft_wrap=True)
+        damaged += 1
+    console.print(f"{damaged} of {len(files)} blobs were damaged")
 
 
 @app.command()

@@ -65,26 +65,26 @@ class Outcome:
 class Workspace:
     """Shell tests, each a script with execution properties."""
 
-    def __init__(self, root: Path, tests: Mapping[str, tuple[str, Mapping[str, str]]]) -> None:
+    def __init__(
+        self, root: Path, tests: Mapping[str, tuple[str, Mapping[str, str]]], data: Sequence[str] = ()
+    ) -> None:
         """Writes it.
 
         Args:
           root: an empty folder; the one beside it with the suffix .output becomes Bazel's.
           tests: name to its script and its `exec_properties`.
+          data: files that each of them reads.
         """
         self.root = root
         self.output = root.with_name(root.name + ".output")
         host_bazel.make_workspace(root)
         (root / "MODULE.bazel").touch()
         (root / "rule.bzl").write_text(_RULE)
-        self.write(tests)
-
-    def write(self, tests: Mapping[str, tuple[str, Mapping[str, str]]]) -> None:
-        """Replaces the tests."""
         rules = ['load(":rule.bzl", "shell_test")\n']
         for name, (script, properties) in tests.items():
             size = 'size = "small", timeout = "moderate"'
-            values = f"{size}, script = {json.dumps(script)}, exec_properties = {json.dumps(dict(properties))}"
+            files = f"data = {json.dumps(list(data))}"
+            values = f"script = {json.dumps(script)}, exec_properties = {json.dumps(dict(properties))}, {files}, {size}"
             rules.append(f'shell_test(name = "{name}", {values})\n')
         (self.root / "BUILD.bazel").write_text("\n".join(rules))
 
