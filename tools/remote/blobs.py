@@ -3,16 +3,47 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tools.remote.places import Places
+
+# What casd leaves free of a disk, however much of it blobs may take.
+RESERVED_BYTES = 2_000_000_000
 
 
 def files(places: Places) -> Iterator[Path]:
     """The files of all blobs."""
     for folder in sorted(_objects(places).glob("[0-9a-f][0-9a-f]")):
         yield from sorted(folder.iterdir())
+
+
+def disk_usage(places: Places) -> int | None:
+    """Bytes of disk that casd's files take; None where they cannot be looked at."""
+    total, folders = 0, [str(places.data / "casd")]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_blocks * 512
+        except FileNotFoundError:
+            continue  # (casd removes what is old)
+        except OSError:
+            return None
+    return total
+
+
+def disk_free(places: Places) -> int | None:
+    """Bytes that are free on their disk; None where there is none yet."""
+    try:
+        return shutil.disk_usage(places.data / "casd").free
+    except OSError:
+        return None
 
 
 def is_damaged(blob: Path) -> bool:

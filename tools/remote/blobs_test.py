@@ -28,3 +28,11 @@ def test_a_blob_that_goes_is_not_damaged(tmp_path):
 
 def test_none_where_nothing_was_kept(tmp_path):
     assert list(blobs.files(Places(tmp_path))) == []
+
+
+def test_disk(tmp_path):
+    places = Places(tmp_path)
+    assert blobs.disk_free(places) is None
+    put(places, b"x" * 10_000, "00ff")
+    assert 10_000 <= blobs.disk_usage(places) < 30_000
+    assert blobs.disk_free(places) > 0

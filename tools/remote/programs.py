@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from tools.remote.blobs import RESERVED_BYTES
 from tools.remote.engine import Engine
 from tools.remote.places import Places
 from tools.remote.pools import Worker
@@ -90,7 +91,8 @@ def casd(engine: Engine, places: Places, quota: str, *, fuse: bool, upstream: Se
         "casd",
         f"{unmount(engine, places)}"
         f"exec {engine.buildbox}/buildbox-casd --bind=unix:{_q(places.casd_socket)} "
-        f"--quota-high={quota} --log-level=warning {shlex.join(upstream)} {_q(places.data / 'casd')}\n",
+        f"--quota-high={quota} --reserved={RESERVED_BYTES} --log-level=warning {shlex.join(upstream)} "
+        f"{_q(places.data / 'casd')}\n",
         environ=environ,
         place=1,
     )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.remote import cluster_logs, job_store, settings
+from tools.remote import blobs, cluster_logs, job_store, settings
 from tools.remote.cluster_logs import Restarts
 from tools.remote.job_store import RECENT_SECONDS, Jobs, Outcome, Running, Session, StoreError, Work
 from tools.remote.places import Places
@@ -141,6 +140,7 @@ class Facts:
       answers: whether the scheduler accepts connections.
       blob_bytes: as in `Status`.
       store_error: why the store does not answer.
+      disk_free: bytes that are free on the disk of the blobs; None where it is not known.
     """
 
     at: float
@@ -151,6 +151,7 @@ class Facts:
     answers: bool
     blob_bytes: int | None = None
     store_error: str = ""
+    disk_free: int | None = None
 
 
 def read(places: Places, psql: Path) -> Status:
@@ -169,7 +170,7 @@ def read(places: Places, psql: Path) -> Status:
     try:
         processes = Supervisor(places.supervisor_socket).processes()
     except SupervisorError:
-        return assemble(wanted, Facts(time.time(), None, {}, {}, None, False, _blob_bytes(places)))
+        return assemble(wanted, Facts(time.time(), None, {}, {}, None, False, blobs.disk_usage(places)))
     jobs, answers, store_error = None, False, ""
     if not wanted.scheduler:
         answers = _accepts(wanted.host, wanted.port)
@@ -184,8 +185,9 @@ def read(places: Places, psql: Path) -> Status:
         cluster_logs.silent_workers(cluster_logs.tail(places.log / "scheduler.log"), wanted.silence_seconds),
         jobs,
         answers,
-        _blob_bytes(places),
+        blobs.disk_usage(places),
         store_error,
+        blobs.disk_free(places),
     )
     return assemble(wanted, facts)
 
@@ -358,6 +360,11 @@ def _warnings(
         if worker.state == "dead":
             since = f" since {duration(facts.at - worker.since)}" if worker.since else ""
             yield f"worker {worker.name} is {worker.state}{since}"
+    if facts.disk_free is not None and facts.disk_free < blobs.RESERVED_BYTES:
+        yield (
+            f"the disk of the blobs has {facts.disk_free / 1e9:.1f} GB free: below "
+            f"{blobs.RESERVED_BYTES / 1e9:.0f} GB no more are taken, and tests fail; free some"
+        )
     for process in processes:
         if process.state != "running":
             yield f"{process.name} is {process.state}: see `logs {process.name}`"
@@ -369,21 +376,3 @@ def _accepts(host: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((host, port)) == 0
-
-
-def _blob_bytes(places: Places) -> int | None:
-    """The disk that casd's files take."""
-    total, folders = 0, [str(places.data / "casd")]
-    while folders:
-        try:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_blocks * 512
-        except FileNotFoundError:
-            continue  # (casd removes what is old)
-        except OSError:
-            return None
-    return total
