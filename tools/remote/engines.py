@@ -117,7 +117,7 @@ _REMOTE = (
             f"--remote_executor=grpc://{_ADDRESS}",
             "--remote_default_exec_properties=Pool=cpu",
             "--spawn_strategy=remote",
-            "--strategy=TestRunner=remote",
+            "--strategy=TestRunner=remote,sandboxed",
             "--strategy=SitePackages=local",
             "--remote_local_fallback=false",
             "--remote_download_minimal",
@@ -126,7 +126,8 @@ _REMOTE = (
             "--experimental_remote_cache_eviction_retries=5",
             "--jobs=16",
         ),
-        "Tests and builds run on workers, or fail: none falls back to this machine. One connection, because each call\n"
+        "Tests and builds run on workers, or fail: none falls back to this machine. (Here run tests that are tagged\n"
+        "no-remote-exec: they bring up Bazel or a cluster themselves.) One connection, because each call\n"
         "on it takes a thread of the scheduler's. Wheels are linked here (third_party/python/site_packages.bzl).",
     ),
     (
