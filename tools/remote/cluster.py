@@ -178,21 +178,24 @@ class Cluster:
             programs.scheduler(found, self.places),
         ]
         url = wanted.url.replace("grpc", "http")
-        told: tuple[str, ...] = ()
+        told: list[str] = []
         if wanted.secure:
             credentials.make(self.places.tls, [wanted.host])
-            told = credentials.worker_options(self.places.tls)
+            told = credentials.worker_options(self.places.tls, "bots")
         workers = [programs.worker(found, self.places, each, url, told) for each in wanted.all_workers()]
         return [*parts, *workers]
 
     def _joined(self, found: Engine, wanted: Settings, *, fuse: bool) -> list[Program]:
         """Those where the scheduler is on another host: workers, and a store of blobs before that one's."""
-        url, folder = joining.url(wanted.scheduler), wanted.credentials
-        store = [f"--cas-remote={url}", *joining.shown("cas", folder)]
-        shown, host = joining.shown("bots", folder), socket.gethostname()
+        url, host = joining.url(wanted.scheduler), socket.gethostname()
+        to_store, to_bots = (
+            credentials.worker_options(Path(wanted.credentials), service) if wanted.credentials else []
+            for service in ("cas", "bots")
+        )
+        store = [f"--cas-remote={url}", *to_store]
         return [
             programs.casd(found, self.places, wanted.quota, fuse=fuse, upstream=store),
-            *(programs.worker(found, self.places, each, url, shown, host) for each in wanted.all_workers()),
+            *(programs.worker(found, self.places, each, url, to_bots, host) for each in wanted.all_workers()),
         ]
 
     def _start_supervisor(self) -> None:

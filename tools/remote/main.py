@@ -5,6 +5,7 @@ usage: ./bazelw run //tools/remote:cluster -- up --pool cpu=2 --pool gpu=1
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import contextlib
 import dataclasses
@@ -24,7 +25,7 @@ from tools.bazel.progress import SetupError
 from tools.remote import engine, pools, settings, status_table, web
 from tools.remote import status as statuses
 from tools.remote.cluster import Cluster, ClusterError
-from tools.remote.fleet import joining, systemd
+from tools.remote.fleet import joining, systemd, tunnel
 from tools.remote.places import Places, default_home
 from tools.remote.settings import Settings
 
@@ -90,19 +91,28 @@ def join(
     quota: Annotated[str, typer.Option(help="Disk that blobs may take here.")] = "30G",
 ) -> None:
     """Adds a worker on this host to the cluster of another, with a store of blobs of its own before that one's."""
-    folder = str(credentials.absolute()) if credentials else ""
-    joining.check(scheduler, folder)
     cluster = _cluster(home or default_home("joined"))
-    kept = settings.load(cluster.places.settings)
-    if kept and kept.scheduler != scheduler:
-        raise ValueError(
-            f"{cluster.places.home} is of {kept.scheduler or 'a scheduler of its own'}: name another, --home"
-        )
-    wanted = kept or Settings(quota=quota, scheduler=scheduler)
-    wanted = wanted.model_copy(update={"credentials": folder}).with_worker(pool, pools.parse_devices(devices))
+    part = joining.settings(settings.load(cluster.places.settings), scheduler, credentials, quota)
     with console.status("starting"):
-        cluster.up(wanted)
+        cluster.up(part.with_worker(pool, pools.parse_devices(devices)))
     console.print(f"joined {scheduler}; `status` there says whether it hears this worker")
+
+
+@app.command("tunnel")
+def open_tunnel(
+    scheduler: Annotated[str, typer.Option(help="With TLS, grpcs://HOST:PORT.")],
+    credentials: Annotated[Path, typer.Option(help="Folder of ca.pem, client.pem, .key and .token.")],
+    port: Annotated[int, typer.Option(help="Of loopback, for Bazel.")] = tunnel.PORT,
+) -> None:
+    """Carries a Bazel that speaks no TLS to a scheduler that takes nothing else, until it is interrupted."""
+
+    def say(text: str) -> None:
+        console.print(escape(text), soft_wrap=True)
+
+    def opened(address: str) -> None:
+        say(f"{address} leads to {scheduler}; ./bazelw test //... --config=remote_tunnel")
+
+    asyncio.run(tunnel.run(tunnel.Tunnel(scheduler, credentials.absolute(), say), port, opened))
 
 
 @app.command()
