@@ -80,7 +80,7 @@ def check(folder: Path, role: str) -> None:
     """Looks whether a role has all that it shows.
 
     Raises:
-      ValueError: a file is missing, or others than the user may read a secret one.
+      ValueError: a file is missing, others than the user may read a secret one, or the token is of no use.
     """
     names = files(role)
     missing = [name for name in names if not (folder / name).is_file()]
@@ -93,6 +93,19 @@ def check(folder: Path, role: str) -> None:
         file = folder / name
         if file.stat().st_mode & 0o077:
             raise ValueError(f"others than you may read {file}: chmod 600 {shlex.quote(str(file))}")
+    _check_token(folder / names[3], role)
+
+
+def _check_token(file: Path, role: str) -> None:
+    mend = f"copy {file.name} anew from the `tls` folder of the scheduler's cluster, after an `up` of that one"
+    try:
+        claims = jwt.decode(file.read_text(), options={"verify_signature": False, "verify_exp": True})
+    except jwt.ExpiredSignatureError as error:
+        raise ValueError(f"the token in {file} has expired: {mend}") from error
+    except jwt.InvalidTokenError as error:
+        raise ValueError(f"{file} holds no token ({error}): {mend}") from error
+    if claims.get("sub") != role:
+        raise ValueError(f"{file} holds the token of a {claims.get('sub')}, not of a {role}: {mend}")
 
 
 def _rc(folder: Path) -> str:

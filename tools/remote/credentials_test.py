@@ -103,3 +103,17 @@ def test_secret_that_others_may_read(folder, name):
     (folder / name).chmod(0o640)
     with pytest.raises(ValueError, match=f"others than you may read .*{name}: chmod 600"):
         credentials.check(folder, "client")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (credentials.token("0" * 64, "client"), "holds the token of a client, not of a worker"),
+        (credentials.token("0" * 64, "worker", datetime.timedelta(seconds=-1)), "has expired"),
+        ("rubbish", "holds no token"),
+    ],
+)
+def test_token_of_no_use(folder, text, said):
+    (folder / "worker.token").write_text(text)
+    with pytest.raises(ValueError, match=f"worker.token {said}.*: copy worker.token anew .* after an `up` of that one"):
+        credentials.check(folder, "worker")

@@ -25,7 +25,9 @@ from tools.bazel.progress import SetupError
 from tools.remote import engine, pools, settings, status_table, web
 from tools.remote import status as statuses
 from tools.remote.cluster import Cluster, ClusterError
+from tools.remote.credentials import CLIENT
 from tools.remote.fleet import joining, systemd, tunnel
+from tools.remote.fleet.far import FarScheduler
 from tools.remote.places import Places, default_home
 from tools.remote.settings import Settings
 
@@ -93,6 +95,7 @@ def join(
     """Adds a worker on this host to the cluster of another, with a store of blobs of its own before that one's."""
     cluster = _cluster(home or default_home("joined"))
     part = joining.settings(settings.load(cluster.places.settings), scheduler, credentials, quota)
+    joining.check(part)
     with console.status("starting"):
         cluster.up(part.with_worker(pool, pools.parse_devices(devices)))
     console.print(f"joined {scheduler}; `status` there says whether it hears this worker")
@@ -112,7 +115,7 @@ def open_tunnel(
     def opened(address: str) -> None:
         say(f"{address} leads to {scheduler}; ./bazelw test //... --config=remote_tunnel")
 
-    asyncio.run(tunnel.run(tunnel.Tunnel(scheduler, credentials.absolute(), say), port, opened))
+    asyncio.run(tunnel.run(FarScheduler(scheduler, credentials.absolute(), CLIENT), port, opened, say))
 
 
 @app.command()

@@ -102,7 +102,7 @@ def test_a_client_executes(cluster, workspace, tunnel):
 
 def test_a_worker_does_not_execute(cluster, workspace, tunnel, engine):
     outcome = workspace.test(cluster.settings(), *through(tunnel, token_of(cluster, WORKER)), "--nocache_test_results")
-    assert (outcome.status, outcome.tests) != (0, {})
+    assert outcome.status != 0
     assert "PERMISSION_DENIED: the token of a worker does not allow Execute" in outcome.said
     said = ask(cluster, engine, WORKER, "Execute")
     assert said == "PERMISSION_DENIED the token of a worker does not allow Execute"

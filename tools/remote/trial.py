@@ -56,14 +56,17 @@ class Outcome:
 class Workspace:
     """Shell tests, each a script with execution properties."""
 
-    def __init__(self, root: Path, tests: Mapping[str, tuple[str, Mapping[str, str]]]) -> None:
+    def __init__(
+        self, root: Path, tests: Mapping[str, tuple[str, Mapping[str, str]]], within: Sequence[str] = ()
+    ) -> None:
         """Writes it.
 
         Args:
           root: an empty folder.
           tests: name to its script and its `exec_properties`.
+          within: words before each command, such as those that enter a namespace.
         """
-        self.root = root
+        self.root, self._within = root, within
         host_bazel.make_workspace(root)
         rules = ['load(":rule.bzl", "shell_test")\n']
         for name, (script, properties) in tests.items():
@@ -104,7 +107,6 @@ class Workspace:
         ]
         return subprocess.Popen(
             [*self._command, "test", *targets, *options, *arguments],
-            cwd=self.root,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -112,11 +114,17 @@ class Workspace:
 
     def close(self) -> None:
         """Ends the Bazel server."""
-        subprocess.run([*self._command, "shutdown"], cwd=self.root, capture_output=True, check=False)
+        subprocess.run([*self._command, "shutdown"], capture_output=True, check=False)
 
     @property
     def _command(self) -> tuple[str, ...]:
-        return (*host_bazel.short_lived_command(), f"--output_base={self.root.with_name(self.root.name + '.output')}")
+        return (
+            *self._within,
+            "env",
+            f"--chdir={self.root}",
+            *host_bazel.short_lived_command(),
+            f"--output_base={self.root.with_name(self.root.name + '.output')}",
+        )
 
     @property
     def _events(self) -> Path:

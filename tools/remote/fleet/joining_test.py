@@ -1,3 +1,4 @@
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,7 @@ FAR = "grpcs://grpc.far:50051"
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in credentials.files("worker"):
-        (tmp_path / name).touch(mode=0o600)
+    credentials.make(tmp_path, [])
     return tmp_path
 
 
@@ -44,6 +44,15 @@ def test_tls_takes_credentials_and_nothing_else_does(scheduler, given):
 
 
 def test_credentials_are_those_of_a_worker(folder):
-    (folder / "worker.token").rename(folder / "client.token")
+    part = joining.settings(None, FAR, folder, "30G")
+    (folder / "worker.token").unlink()
     with pytest.raises(ValueError, match=r"worker.token not there; copy ca.pem"):
-        joining.settings(None, FAR, folder, "30G")
+        joining.check(part)
+
+
+def test_a_scheduler_that_is_not_there(folder):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+        with pytest.raises(ValueError, match=f"{address} does not answer"):
+            joining.check(joining.settings(None, f"grpcs://{address}", folder, "30G"))

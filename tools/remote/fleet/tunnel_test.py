@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tools.remote import credentials
+from tools.remote.fleet.far import FarScheduler
 from tools.remote.fleet.tunnel import Tunnel, run
 
 PAYLOAD = os.urandom(1 << 20) * 4
@@ -30,16 +31,20 @@ def foreign(tmp_path_factory):
     return made
 
 
-def server_context(folder, protocols=("h2",)):
+def scheduler(port, folder):
+    return FarScheduler(f"grpcs://127.0.0.1:{port}", folder, "client")
+
+
+def server_context(folder):
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=folder / "ca.pem")
     context.load_cert_chain(folder / "server.pem", folder / "server.key")
     context.verify_mode = ssl.CERT_REQUIRED
-    context.set_alpn_protocols(protocols)
+    context.set_alpn_protocols(["h2"])
     return context
 
 
 @contextlib.asynccontextmanager
-async def far(handle, context, host="127.0.0.1"):
+async def far(handle, context):
     """A server that does `handle` with each connection, then closes it; its port."""
 
     async def closing(reader, writer):
@@ -51,7 +56,7 @@ async def far(handle, context, host="127.0.0.1"):
             writer.transport.abort()
             raise
 
-    server = await asyncio.start_server(closing, host, ssl=context)
+    server = await asyncio.start_server(closing, "127.0.0.1", ssl=context)
     async with server:
         yield server.sockets[0].getsockname()[1]
 
@@ -60,7 +65,7 @@ async def far(handle, context, host="127.0.0.1"):
 async def tunnel_to(folder, handle, context=None, say=lambda _: None):
     """A tunnel to a server that does `handle`; where it listens."""
     async with far(handle, context or server_context(folder)) as port:
-        server = await Tunnel(f"grpcs://127.0.0.1:{port}", folder, say).open(0)
+        server = await Tunnel(scheduler(port, folder), say).open(0)
         async with server:
             yield server.sockets[0].getsockname()
 
@@ -193,55 +198,6 @@ def test_a_scheduler_waits_for_a_client_that_does_not_read(folder):
     assert asyncio.run(scenario()) < ENDLESS
 
 
-def check(tunnel_folder, server, host="127.0.0.1"):
-    async def scenario():
-        async with far(echo, server, host) as port:
-            await Tunnel(f"grpcs://{host}:{port}", tunnel_folder).check()
-
-    asyncio.run(scenario())
-
-
-def test_a_scheduler_that_takes_the_certificate(folder):
-    check(folder, server_context(folder))
-
-
-def test_a_scheduler_of_another_cluster(folder, foreign):
-    with pytest.raises(ValueError, match=r"127.0.0.1:\d+ shows a certificate that is not of .*/ca.pem"):
-        check(folder, server_context(foreign))
-
-
-def test_a_scheduler_of_another_name(folder):
-    with pytest.raises(ValueError, match=r"127.0.0.2:\d+ shows .*IP address mismatch.*name it as its `up --host` does"):
-        check(folder, server_context(folder), "127.0.0.2")
-
-
-def test_a_client_of_another_cluster(folder, foreign, tmp_path):
-    for source, names in ((folder, ["ca.pem"]), (foreign, ["client.pem", "client.key", "client.token"])):
-        for name in names:
-            (tmp_path / name).write_bytes((source / name).read_bytes())
-            (tmp_path / name).chmod(0o600)
-    with pytest.raises(ValueError, match=r"takes no connection with .*/client.pem \(.*\): copy the credentials"):
-        check(tmp_path, server_context(folder))
-
-
-def test_a_server_without_tls(folder):
-    with pytest.raises(ValueError, match=r"takes no connection .* see that it was brought up with --secure"):
-        check(folder, None)
-
-
-def test_a_server_without_http2(folder):
-    with pytest.raises(ValueError, match="speaks TLS, but not HTTP/2"):
-        check(folder, server_context(folder, ("http/1.1",)))
-
-
-def test_nobody_there(folder):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-        with pytest.raises(ValueError, match=f"{address} does not answer .*: is the cluster up"):
-            asyncio.run(Tunnel(f"grpcs://{address}", folder).check())
-
-
 def test_a_connection_that_fails_is_told_and_ended(folder, foreign):
     said = []
 
@@ -256,28 +212,13 @@ def test_a_connection_that_fails_is_told_and_ended(folder, foreign):
     assert "shows a certificate that is not of" in said[0]
 
 
-@pytest.mark.parametrize("scheduler", ["grpc://far:50051", "grpcs://far", "far:50051"])
-def test_a_tunnel_leads_to_tls(folder, scheduler):
-    with pytest.raises(ValueError, match=f"--scheduler {scheduler}: .*grpcs://HOST:PORT"):
-        Tunnel(scheduler, folder)
-
-
-def test_a_key_of_another_certificate(folder, tmp_path):
-    for name in credentials.files("client"):
-        (tmp_path / name).write_bytes((folder / name).read_bytes())
-        (tmp_path / name).chmod(0o600)
-    (tmp_path / "client.key").write_bytes((folder / "worker.key").read_bytes())
-    with pytest.raises(ValueError, match=r"ca.pem, client.pem and client.key do not belong together"):
-        Tunnel("grpcs://far:50051", tmp_path)
-
-
 def test_a_port_that_is_taken(folder):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(ValueError, match=rf"--port {port} of 127.0.0.1: .*in use.*; name another"):
-            asyncio.run(Tunnel("grpcs://far:50051", folder).open(port))
+            asyncio.run(Tunnel(scheduler(port, folder)).open(port))
 
 
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
@@ -286,7 +227,7 @@ def test_it_ends_when_told_also_with_a_connection(folder, name):
 
     async def scenario():
         async with far(echo, server_context(folder)) as port:
-            tunnel = asyncio.create_task(run(Tunnel(f"grpcs://127.0.0.1:{port}", folder), 0, addresses.append))
+            tunnel = asyncio.create_task(run(scheduler(port, folder), 0, addresses.append, print))
             while not addresses:
                 await asyncio.sleep(0.01)
             host, _, found = addresses[0].partition(":")
