@@ -15,7 +15,6 @@ import pytest
 
 from tools.remote import credentials, status, trial
 from tools.remote.credentials import CLIENT, WORKER
-from tools.remote.engine import load
 
 TESTS = {"gpu_test": ('echo "worker=$TRAINYARD_WORKER"\n', {"test.Pool": "gpu"})}
 ASK = Path(__file__).with_name("ask.py.txt")
@@ -42,9 +41,7 @@ def workspace(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tunnel(cluster):
     """Where a tunnel to the cluster takes what Bazel says without TLS."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = trial.free_port()
     command = [f"{os.environ['TEST_SRCDIR']}/_main/tools/remote/cluster", "tunnel", f"--port={port}"]
     command += [f"--scheduler={cluster.settings().url}", f"--credentials={cluster.places.tls}"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -57,7 +54,7 @@ def tunnel(cluster):
 
 @pytest.fixture(scope="module")
 def engine():
-    return load(trial._engine_file())
+    return trial.engine()
 
 
 def through(tunnel, token):

@@ -14,7 +14,7 @@ from typing import Any
 
 from tools.bazel import host_bazel
 from tools.remote.cluster import Cluster
-from tools.remote.engine import load
+from tools.remote.engine import Engine, load
 from tools.remote.places import Places
 from tools.remote.settings import Settings
 
@@ -131,16 +131,21 @@ class Workspace:
         return self.root.with_name(self.root.name + ".events")
 
 
+def engine() -> Engine:
+    """The programs, which the repository @remote_engine fetched."""
+    (found,) = Path(os.environ["TEST_SRCDIR"]).glob("*remote_engine/engine.json")
+    return load(found)
+
+
 def cluster(name: str) -> tuple[Cluster, Settings]:
     """A cluster of no workers in a new folder, on a port that is free."""
+    home = Path(tempfile.mkdtemp(prefix=f"ty-{name}-"))
+    return Cluster(Places(home), provide=engine), Settings(port=free_port())
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    home = Path(tempfile.mkdtemp(prefix=f"ty-{name}-"))
-    engine = load(_engine_file())
-    return Cluster(Places(home), provide=lambda: engine), Settings(port=port)
-
-
-def _engine_file() -> Path:
-    (found,) = Path(os.environ["TEST_SRCDIR"]).glob("*remote_engine/engine.json")
-    return found
+        port: int = probe.getsockname()[1]
+        return port

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from tools.remote import credentials, trial
-from tools.remote.engine import load
 from tools.remote.fleet import hosts
 
 WHERE = 'echo "worker=$TRAINYARD_WORKER devices=[$CUDA_VISIBLE_DEVICES]"\n'
@@ -28,9 +26,8 @@ class Part:
 
     def __init__(self, host):
         self.host, self.home = host, Path(tempfile.mkdtemp(prefix="ty-join-"))
-        engine = load(trial._engine_file())
         # (the programs are in the user's cache, which a test is not told)
-        cache = engine.python.parents[3]
+        cache = trial.engine().python.parents[3]
         program = f"{os.environ['TEST_SRCDIR']}/_main/tools/remote/cluster"
         self.command = ("env", f"XDG_CACHE_HOME={cache}", program)
 
@@ -50,9 +47,7 @@ def both():
 
 @pytest.fixture(scope="module")
 def url(both):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"grpcs://{both[0].address}:{probe.getsockname()[1]}"
+    return f"grpcs://{both[0].address}:{trial.free_port()}"
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +64,8 @@ def near(both, url):
 
 
 @pytest.fixture(scope="module")
-def far(both):
+def far(both, near):
+    del near  # (it ends after this one)
     part = Part(both[1])
     yield part
     part.remove()
