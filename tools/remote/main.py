@@ -180,18 +180,18 @@ def serve(
 
 @app.command()
 def units(
-    folder: Annotated[Path, typer.Argument(help="Where they go, such as /etc/systemd/system.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Where they go: /etc/systemd/system, or ~/.config/systemd/user with --user.")
+    ],
+    user: Annotated[bool, typer.Option("--user", help="For your own systemd, not for the machine's.")] = False,
     home: Home = None,
 ) -> None:
     """Writes units of systemd that run the cluster, or what joined another, as it was last brought up. Then: `down`."""
     cluster = _cluster(home)
     parts = cluster.write(cluster.settings())
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in systemd.units(cluster.places, parts, getpass.getuser(), engine.provide().buildbox).items():
-        (folder / name).write_text(text)
-    for name, text in systemd.environment_files(parts).items():
-        (cluster.places.run / name).write_text(text)
-    console.print(f"systemctl daemon-reload && systemctl enable --now {systemd.TARGET}")
+    systemd.install(folder, cluster.places, parts, "" if user else getpass.getuser(), engine.provide().buildbox)
+    systemctl = "systemctl --user" if user else "systemctl"
+    console.print(f"{systemctl} daemon-reload && {systemctl} enable --now {systemd.TARGET}", soft_wrap=True)
 
 
 @app.command()
