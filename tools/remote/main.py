@@ -26,7 +26,7 @@ from tools.remote import engine, pools, settings, status_table, web
 from tools.remote import status as statuses
 from tools.remote.cluster import Cluster, ClusterError
 from tools.remote.credentials import CLIENT
-from tools.remote.fleet import joining, systemd, tunnel
+from tools.remote.fleet import containers, joining, systemd, tunnel
 from tools.remote.fleet.far import FarScheduler
 from tools.remote.places import Places, default_home
 from tools.remote.settings import Settings
@@ -192,6 +192,18 @@ def units(
     systemd.install(folder, cluster.places, parts, "" if user else getpass.getuser(), engine.provide().buildbox)
     systemctl = "systemctl --user" if user else "systemctl"
     console.print(f"{systemctl} daemon-reload && {systemctl} enable --now {systemd.TARGET}", soft_wrap=True)
+
+
+@app.command("containers")
+def write_containers(
+    folder: Annotated[Path, typer.Argument(help="Where they go; `cluster` in it becomes the cluster's home.")],
+    home: Home = None,
+) -> None:
+    """Writes compose.yaml and a Containerfile for the cluster, or what joined another, as it was last brought up."""
+    cluster = _cluster(home)
+    wanted = cluster.settings()
+    containers.write(folder, wanted, cluster.write(wanted))
+    console.print(f"docker compose --project-directory {escape(str(folder))} up --build", soft_wrap=True)
 
 
 @app.command()

@@ -1,0 +1,83 @@
+"""The processes of a cluster as containers: one each, from one image that holds the engine.
+
+What each does is what supervisor and systemd are told to start. The first, `prepare`, writes their scripts: paths of
+programs are those of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tools.remote import shipped
+from tools.remote.places import Places
+from tools.remote.programs import Program
+from tools.remote.settings import Settings
+
+# Where the home of the cluster is in all containers.
+HOME = "/cluster"
+_CONTAINERFILE = Path(__file__).with_name("Containerfile")
+_REPO = Path(__file__).parents[3]
+_READ = (
+    "tools/bazel/requirements.txt",
+    "tools/remote/buildgrid.yml",
+    "tools/remote/fleet/prepare.py",
+    "tools/remote/requirements.txt",
+    "tools/remote/serve.py.txt",
+    "tools/remote/status_page.html",
+)
+# What mounts and makes namespaces: staging by FUSE, the sandboxes of actions, PostgreSQL away from root.
+_PRIVILEGED = ("casd", "postgres", "worker-")
+
+
+def compose(programs: Sequence[Program]) -> str:
+    """The text of compose.yaml for these programs. All speak on the host's network, as the settings say."""
+    image = {"image": "trainyard-cluster", "network_mode": "host"}
+    services: dict[str, Any] = {
+        "prepare": {
+            **image,
+            "build": {"context": ".", "dockerfile": _CONTAINERFILE.name},
+            "command": ["/opt/python/python", "-m", "tools.remote.fleet.prepare", HOME, "/opt/engine.json"],
+            "volumes": [f"./cluster:{HOME}"],
+        }
+    }
+    for each in sorted(programs, key=lambda each: each.place):
+        services[each.name] = {
+            **image,
+            "command": ["/bin/sh", "-e", f"{HOME}/run/{each.name}.sh"],
+            "depends_on": {"prepare": {"condition": "service_completed_successfully"}},
+            "environment": dict(each.environ),
+            "privileged": each.name.startswith(_PRIVILEGED),
+            "restart": "always",
+            "stop_grace_period": f"{each.stop_seconds}s",
+            "stop_signal": f"SIG{each.stop_signal}",
+            # (workers see what casd mounts)
+            "volumes": [f"./cluster:{HOME}:{'rshared' if each.name == 'casd' else 'rslave'}"],
+        }
+    text: str = yaml.safe_dump({"services": services}, sort_keys=False, width=120)
+    return text
+
+
+def write(folder: Path, wanted: Settings, programs: Sequence[Program]) -> None:
+    """Writes what `docker compose up` or `podman-compose up` takes: compose.yaml, Containerfile, code, cluster.
+
+    Args:
+      folder: where; `cluster` in it becomes the home.
+      wanted: what the cluster is; of one that joins another, the credentials are copied.
+      programs: all of it.
+    """
+    places = Places(folder / "cluster")
+    places.tls.mkdir(parents=True, exist_ok=True)
+    if wanted.credentials:
+        for file in Path(wanted.credentials).glob("*.*"):
+            copy = places.tls / file.name
+            copy.touch(mode=0o600)
+            copy.write_bytes(file.read_bytes())
+        wanted = wanted.model_copy(update={"credentials": f"{HOME}/tls"})
+    places.settings.write_text(wanted.model_dump_json(indent=1) + "\n")
+    (folder / "compose.yaml").write_text(compose(programs))
+    (folder / "Containerfile").write_text(_CONTAINERFILE.read_text())
+    shipped.ship(folder / "code", [_REPO / name for name in _READ])
