@@ -29,6 +29,7 @@ from tools.remote.credentials import CLIENT
 from tools.remote.fleet import containers, joining, systemd, tunnel
 from tools.remote.fleet.far import FarScheduler
 from tools.remote.places import Places, default_home
+from tools.remote.programs import Program
 from tools.remote.settings import Settings
 
 console = Console(stderr=True, highlight=False)
@@ -178,6 +179,11 @@ def serve(
             server.serve_forever()
 
 
+def _unsupervised(cluster: Cluster) -> list[Program]:
+    """What another than supervisor starts: all but the page, which would ask supervisor and say that all is down."""
+    return [each for each in cluster.write(cluster.settings()) if each.name != "web"]
+
+
 @app.command()
 def units(
     folder: Annotated[
@@ -188,8 +194,9 @@ def units(
 ) -> None:
     """Writes units of systemd that run the cluster, or what joined another, as it was last brought up. Then: `down`."""
     cluster = _cluster(home)
-    parts = cluster.write(cluster.settings())
-    systemd.install(folder, cluster.places, parts, "" if user else getpass.getuser(), engine.provide().buildbox)
+    systemd.install(
+        folder, cluster.places, _unsupervised(cluster), "" if user else getpass.getuser(), engine.provide().buildbox
+    )
     systemctl = "systemctl --user" if user else "systemctl"
     console.print(f"{systemctl} daemon-reload && {systemctl} enable --now {systemd.TARGET}", soft_wrap=True)
 
@@ -201,8 +208,7 @@ def write_containers(
 ) -> None:
     """Writes compose.yaml and a Containerfile for the cluster, or what joined another, as it was last brought up."""
     cluster = _cluster(home)
-    wanted = cluster.settings()
-    containers.write(folder, wanted, cluster.write(wanted))
+    containers.write(folder, cluster.settings(), _unsupervised(cluster))
     console.print(f"docker compose --project-directory {escape(str(folder))} up --build", soft_wrap=True)
 
 

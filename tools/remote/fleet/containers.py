@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from tools.remote import shipped
+from tools.remote.fleet import prepare
 from tools.remote.places import Places
 from tools.remote.programs import Program
 from tools.remote.settings import Settings
@@ -24,7 +25,6 @@ _REPO = Path(__file__).parents[3]
 _READ = (
     "tools/bazel/requirements.txt",
     "tools/remote/buildgrid.yml",
-    "tools/remote/fleet/prepare.py",
     "tools/remote/requirements.txt",
     "tools/remote/serve.py.txt",
     "tools/remote/status_page.html",
@@ -40,15 +40,17 @@ def compose(programs: Sequence[Program]) -> str:
         "prepare": {
             **image,
             "build": {"context": ".", "dockerfile": _CONTAINERFILE.name},
-            "command": ["/opt/python/python", "-m", "tools.remote.fleet.prepare", HOME, "/opt/engine.json"],
+            "command": ["/opt/engine/bin/python", "-m", prepare.__name__, HOME, "/opt/engine.json"],
             "volumes": [f"./cluster:{HOME}"],
         }
     }
-    for each in sorted(programs, key=lambda each: each.place):
+    ordered = sorted(programs, key=lambda each: each.place)
+    for each in ordered:
+        earlier = {other.name: {"condition": "service_started"} for other in ordered if other.place < each.place}
         services[each.name] = {
             **image,
             "command": ["/bin/sh", "-e", f"{HOME}/run/{each.name}.sh"],
-            "depends_on": {"prepare": {"condition": "service_completed_successfully"}},
+            "depends_on": {"prepare": {"condition": "service_completed_successfully"}, **earlier},
             "environment": dict(each.environ),
             "privileged": each.name.startswith(_PRIVILEGED),
             "restart": "always",
