@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from tools.remote import shipped
+from tools.remote import credentials, shipped
 from tools.remote.fleet import prepare
 from tools.remote.places import Places
 from tools.remote.programs import Program
@@ -64,7 +64,7 @@ def compose(programs: Sequence[Program]) -> str:
 
 
 def write(folder: Path, wanted: Settings, programs: Sequence[Program]) -> None:
-    """Writes what `docker compose up` or `podman-compose up` takes: compose.yaml, Containerfile, code, cluster.
+    """Writes what `docker compose up` takes: compose.yaml, and what the image is built from.
 
     Args:
       folder: where; `cluster` in it becomes the home.
@@ -74,12 +74,13 @@ def write(folder: Path, wanted: Settings, programs: Sequence[Program]) -> None:
     places = Places(folder / "cluster")
     places.tls.mkdir(parents=True, exist_ok=True)
     if wanted.credentials:
-        for file in Path(wanted.credentials).glob("*.*"):
-            copy = places.tls / file.name
-            copy.touch(mode=0o600)
-            copy.write_bytes(file.read_bytes())
+        for name in credentials.files(credentials.WORKER):
+            (places.tls / name).touch(mode=0o600)
+            (places.tls / name).write_bytes((Path(wanted.credentials) / name).read_bytes())
         wanted = wanted.model_copy(update={"credentials": f"{HOME}/tls"})
     places.settings.write_text(wanted.model_dump_json(indent=1) + "\n")
     (folder / "compose.yaml").write_text(compose(programs))
-    (folder / "Containerfile").write_text(_CONTAINERFILE.read_text())
+    (folder / _CONTAINERFILE.name).write_text(_CONTAINERFILE.read_text())
+    # (keys and blobs are no part of the image)
+    (folder / ".dockerignore").write_text("cluster\n")
     shipped.ship(folder / "code", [_REPO / name for name in _READ])

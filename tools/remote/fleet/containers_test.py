@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tools.remote import programs
+from tools.remote import credentials, programs
 from tools.remote.engine import Engine
 from tools.remote.fleet import containers
 from tools.remote.places import Places
@@ -76,13 +76,15 @@ def test_what_is_written_prepares_a_cluster(parts, tmp_path):
         assert "/here/" not in script
 
 
-def test_credentials_go_with_what_joins(parts, tmp_path):
+def test_credentials_of_a_worker_go_with_what_joins_and_not_into_the_image(parts, tmp_path):
     shown = tmp_path / "shown"
-    shown.mkdir()
-    (shown / "worker.key").write_text("secret")
+    credentials.make(shown, [])
     wanted = Settings(scheduler="grpcs://far:50051", credentials=str(shown)).with_worker("gpu")
-    containers.write(tmp_path / "folder", wanted, parts)
-    copy = tmp_path / "folder/cluster/tls/worker.key"
-    assert copy.read_text() == "secret"
-    assert copy.stat().st_mode & 0o777 == 0o600
-    assert json.loads((tmp_path / "folder/cluster/cluster.json").read_text())["credentials"] == "/cluster/tls"
+    folder = tmp_path / "folder"
+    containers.write(folder, wanted, parts)
+    copied = {file.name: file for file in (folder / "cluster/tls").iterdir()}
+    assert copied.keys() == {"ca.pem", "worker.pem", "worker.key", "worker.token"}
+    assert copied["worker.key"].read_text() == (shown / "worker.key").read_text()
+    assert copied["worker.key"].stat().st_mode & 0o777 == 0o600
+    assert json.loads((folder / "cluster/cluster.json").read_text())["credentials"] == "/cluster/tls"
+    assert "cluster" in (folder / ".dockerignore").read_text().split()

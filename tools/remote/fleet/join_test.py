@@ -143,7 +143,7 @@ def test_a_joined_worker_that_is_killed_runs_its_test_again(joined, workspace, t
         (restarts,) = (each["restarts"] for each in found["processes"] if each["name"] == "worker-gpu-1")
         assert restarts["count"] == 1
     finally:
-        process.kill()
+        process.terminate()
         process.communicate()
         mark.unlink(missing_ok=True)
 
