@@ -144,7 +144,8 @@ class Cluster:
         """
         found = self._provide()
         as_root = os.geteuid() == 0
-        fuse = as_root or _is_setuid(shutil.which("fusermount3"))
+        # (in a container root may be without it)
+        fuse = os.access("/dev/fuse", os.R_OK | os.W_OK) if as_root else _is_setuid(shutil.which("fusermount3"))
         if wanted.scheduler:
             parts = self._joined(found, wanted, fuse=fuse)
         else:

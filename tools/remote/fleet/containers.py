@@ -6,11 +6,10 @@ programs are those of the image.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from tools.remote import credentials, shipped
 from tools.remote.fleet import prepare
@@ -34,7 +33,7 @@ _PRIVILEGED = ("casd", "postgres", "worker-")
 
 
 def compose(programs: Sequence[Program]) -> str:
-    """The text of compose.yaml for these programs. All speak on the host's network, as the settings say."""
+    """The text of compose.yaml for these programs (JSON, which is YAML). They speak on the host's network."""
     image = {"image": "trainyard-cluster", "network_mode": "host"}
     services: dict[str, Any] = {
         "prepare": {
@@ -59,8 +58,7 @@ def compose(programs: Sequence[Program]) -> str:
             # (workers see what casd mounts)
             "volumes": [f"./cluster:{HOME}:{'rshared' if each.name == 'casd' else 'rslave'}"],
         }
-    text: str = yaml.safe_dump({"services": services}, sort_keys=False, width=120)
-    return text
+    return json.dumps({"services": services}, indent=2) + "\n"
 
 
 def write(folder: Path, wanted: Settings, programs: Sequence[Program]) -> None:
