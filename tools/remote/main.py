@@ -114,7 +114,8 @@ def open_tunnel(
         console.print(escape(text), soft_wrap=True)
 
     def opened(address: str) -> None:
-        say(f"{address} leads to {scheduler}; ./bazelw test //... --config=remote_tunnel")
+        elsewhere = "" if port == tunnel.PORT else f" --remote_executor=grpc://{address}"
+        say(f"{address} leads to {scheduler}; ./bazelw test //... --config=remote_tunnel{elsewhere}")
 
     asyncio.run(tunnel.run(FarScheduler(scheduler, credentials.absolute(), CLIENT), port, opened, say))
 
