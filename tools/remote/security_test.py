@@ -2,7 +2,6 @@
 
 import datetime
 import hashlib
-import os
 import shutil
 import signal
 import socket
@@ -42,7 +41,7 @@ def workspace(tmp_path_factory):
 def tunnel(cluster):
     """Where a tunnel to the cluster takes what Bazel says without TLS."""
     port = trial.free_port()
-    command = [f"{os.environ['TEST_SRCDIR']}/_main/tools/remote/cluster", "tunnel", f"--port={port}"]
+    command = [trial.program(), "tunnel", f"--port={port}"]
     command += [f"--scheduler={cluster.settings().url}", f"--credentials={cluster.places.tls}"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert f"127.0.0.1:{port} leads to {cluster.settings().url}" in process.stderr.readline()

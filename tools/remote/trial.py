@@ -137,6 +137,11 @@ def engine() -> Engine:
     return load(found)
 
 
+def program() -> str:
+    """The command `cluster`, for targets with //tools/remote:cluster among their data."""
+    return f"{os.environ['TEST_SRCDIR']}/{os.environ['TEST_WORKSPACE']}/tools/remote/cluster"
+
+
 def cluster(name: str) -> tuple[Cluster, Settings]:
     """A cluster of no workers in a new folder, on a port that is free."""
     home = Path(tempfile.mkdtemp(prefix=f"ty-{name}-"))

@@ -28,8 +28,7 @@ class Part:
         self.host, self.home = host, Path(tempfile.mkdtemp(prefix="ty-join-"))
         # (the programs are in the user's cache, which a test is not told)
         cache = trial.engine().python.parents[3]
-        program = f"{os.environ['TEST_SRCDIR']}/_main/tools/remote/cluster"
-        self.command = ("env", f"XDG_CACHE_HOME={cache}", program)
+        self.command = ("env", f"XDG_CACHE_HOME={cache}", trial.program())
 
     def run(self, command, *words):
         return self.host.run(*self.command, command, f"--home={self.home}", *words)
