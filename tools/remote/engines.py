@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from tools.remote.fleet import tunnel
+
 BAZELRC = "tools/remote/remote.bazelrc"
 DOCUMENT = "docs/remote_engines.md"
 
@@ -134,6 +136,11 @@ _REMOTE = (
         "remote_tls",
         ("--config=remote", f"--remote_executor=grpcs://{_ADDRESS}"),
         "The same with certificates and tokens: `cluster up --secure` says where they are.",
+    ),
+    (
+        "remote_tunnel",
+        ("--config=remote", f"--remote_executor=grpc://{tunnel.HOST}:{tunnel.PORT}"),
+        "The same for a Bazel that speaks no TLS: `cluster tunnel` runs meanwhile.",
     ),
     (
         "remote_cache",

@@ -66,7 +66,11 @@ class Workspace:
     """Shell tests, each a script with execution properties."""
 
     def __init__(
-        self, root: Path, tests: Mapping[str, tuple[str, Mapping[str, str]]], data: Sequence[str] = ()
+        self,
+        root: Path,
+        tests: Mapping[str, tuple[str, Mapping[str, str]]],
+        data: Sequence[str] = (),
+        within: Sequence[str] = (),
     ) -> None:
         """Writes it.
 
@@ -74,8 +78,9 @@ class Workspace:
           root: an empty folder; the one beside it with the suffix .output becomes Bazel's.
           tests: name to its script and its `exec_properties`.
           data: files that each of them reads.
+          within: words before each command, such as those that enter a namespace.
         """
-        self.root = root
+        self.root, self._within = root, within
         self.output = root.with_name(root.name + ".output")
         host_bazel.make_workspace(root)
         (root / "MODULE.bazel").touch()
@@ -118,7 +123,6 @@ class Workspace:
         ]
         return subprocess.Popen(
             [*self._command, "test", *targets, *options, *arguments],
-            cwd=self.root,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -130,11 +134,17 @@ class Workspace:
 
     def close(self) -> None:
         """Ends the Bazel server."""
-        subprocess.run([*self._command, "shutdown"], cwd=self.root, capture_output=True, check=False)
+        subprocess.run([*self._command, "shutdown"], capture_output=True, check=False)
 
     @property
     def _command(self) -> tuple[str, ...]:
-        return (*host_bazel.short_lived_command(), f"--output_base={self.output}")
+        return (
+            *self._within,
+            "env",
+            f"--chdir={self.root}",
+            *host_bazel.short_lived_command(),
+            f"--output_base={self.output}",
+        )
 
     @property
     def _events(self) -> Path:
@@ -147,10 +157,15 @@ def engine() -> Engine:
     return load(found)
 
 
+def program() -> str:
+    """The command `cluster`, for targets with //tools/remote:cluster among their data."""
+    return f"{os.environ['TEST_SRCDIR']}/{os.environ['TEST_WORKSPACE']}/tools/remote/cluster"
+
+
 def cluster(name: str) -> tuple[Cluster, Settings]:
     """A cluster of no workers in a new folder, on a port that is free, as is the next one."""
     home = Path(tempfile.mkdtemp(prefix=f"ty-{name}-"))
-    return Cluster(Places(home), provide=engine), Settings(port=_free_port())
+    return Cluster(Places(home), provide=engine), Settings(port=free_port())
 
 
 @contextlib.contextmanager
@@ -208,7 +223,8 @@ def processes_with(text: str) -> list[int]:
     return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens on, as nobody does on the next one."""
     while True:
         with socket.socket() as probe, socket.socket() as next_one:
             probe.bind(("127.0.0.1", 0))

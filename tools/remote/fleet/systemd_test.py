@@ -68,6 +68,15 @@ def test_order(places, parts):
     assert "trainyard-postgres.service" in after and "worker" not in after
 
 
+def test_units_for_the_systemd_of_a_user(places, parts):
+    for user, target in (("runner", "multi-user.target"), ("", "default.target")):
+        units = systemd.units(places, parts, user, ENGINE.buildbox)
+        assert settings(units["trainyard.target"])["WantedBy"] == [target]
+        service = settings(units["trainyard-scheduler.service"])
+        assert service.get("User", [""]) == [user]
+        assert ("network-online.target" in service["After"][0]) == bool(user)
+
+
 def test_workers_differ_by_their_devices(parts):
     assert systemd.environment_files(parts) == {
         "worker-gpu-1.env": 'TRAINYARD_FOR_ACTIONS="CUDA_VISIBLE_DEVICES=0,1 TRAINYARD_WORKER=gpu-1"\n',
