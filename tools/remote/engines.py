@@ -125,6 +125,7 @@ _REMOTE = (
             "--remote_download_minimal",
             "--remote_max_connections=1",
             "--remote_retries=20",
+            "--grpc_keepalive_time=10s",
             "--experimental_remote_cache_eviction_retries=5",
             "--jobs=16",
         ),

@@ -19,7 +19,7 @@ def cluster():
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
     made = trial.Workspace(
-        tmp_path_factory.mktemp("workspace"), {"a_test": (SCRIPT, {"test.Pool": "cpu"})}, ["data.txt"]
+        tmp_path_factory.mktemp("workspace"), {"a_test": (SCRIPT, {"test.Pool": "cpu"})}, data=["data.txt"]
     )
     (made.root / "data.txt").write_text(TEXT)
     yield made

@@ -2,17 +2,15 @@
 
 import datetime
 import hashlib
-import shutil
 import signal
 import socket
 import ssl
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from tools.remote import credentials, status, trial
+from tools.remote import credentials, trial
 from tools.remote.credentials import CLIENT, WORKER
 
 TESTS = {"gpu_test": ('echo "worker=$TRAINYARD_WORKER"\n', {"test.Pool": "gpu"})}
@@ -21,13 +19,8 @@ ASK = Path(__file__).with_name("ask.py.txt")
 
 @pytest.fixture(scope="module")
 def cluster():
-    made, wanted = trial.cluster("tls")
-    try:
-        made.up(wanted.model_copy(update={"secure": True}).with_worker("gpu"))
+    with trial.running("tls", [("gpu", ())], secure=True) as made:
         yield made
-    finally:
-        made.down()
-        shutil.rmtree(made.places.home)
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +78,8 @@ def worker(cluster, engine, role, name):
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def workers_of(cluster, engine):
-    found = status.read(cluster.places, engine.postgres / "psql")
-    return {each.name for each in found.workers}
+def workers_of(cluster):
+    return {each.name for each in trial.status(cluster).workers}
 
 
 def test_a_client_executes(cluster, workspace, tunnel):
@@ -142,13 +134,17 @@ def test_a_client_does_not_write_results(cluster, engine):
     assert ask(cluster, engine, CLIENT, "GetActionResult", name="a worker's") == "OK"
 
 
+def test_nobody_brings_a_blob_under_a_false_name(cluster, engine):
+    for role in (CLIENT, WORKER):
+        code, _, said = ask(cluster, engine, role, "BatchUpdateBlobs", name="false").partition(" ")
+        assert int(code) != 0
+        assert "digest" in said.lower() or "hash" in said.lower()
+
+
 def test_a_client_does_not_register_as_a_worker(cluster, engine):
     honest = worker(cluster, engine, WORKER, "honest")
     try:
-        deadline = time.monotonic() + 20
-        while "honest" not in workers_of(cluster, engine):
-            assert time.monotonic() < deadline, honest.poll()
-            time.sleep(0.2)
+        trial.wait_for(lambda: "honest" in workers_of(cluster), 20)
     finally:
         honest.kill()
         honest.communicate()
@@ -159,4 +155,4 @@ def test_a_client_does_not_register_as_a_worker(cluster, engine):
         intruder.kill()
         intruder.wait()
     assert "the token of a client does not allow CreateBotSession" in said
-    assert "intruder" not in workers_of(cluster, engine)
+    assert "intruder" not in workers_of(cluster)

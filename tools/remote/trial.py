@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -69,6 +70,7 @@ class Workspace:
         self,
         root: Path,
         tests: Mapping[str, tuple[str, Mapping[str, str]]],
+        *,
         data: Sequence[str] = (),
         within: Sequence[str] = (),
     ) -> None:
@@ -115,6 +117,7 @@ class Workspace:
             "--remote_local_fallback=false",
             "--remote_max_connections=1",
             "--remote_retries=20",
+            "--grpc_keepalive_time=10s",
             "--noshow_progress",
             "--color=no",
             "--curses=no",
@@ -133,8 +136,12 @@ class Workspace:
         subprocess.run([*self._command, "clean"], cwd=self.root, capture_output=True, check=True)
 
     def close(self) -> None:
-        """Ends the Bazel server."""
-        subprocess.run([*self._command, "shutdown"], capture_output=True, check=False)
+        """Ends the Bazel server, whatever it waits for."""
+        try:
+            subprocess.run([*self._command, "shutdown"], capture_output=True, timeout=20, check=False)
+        except subprocess.TimeoutExpired:
+            for pid in processes_with(str(self.output)):
+                os.kill(pid, signal.SIGKILL)
 
     @property
     def _command(self) -> tuple[str, ...]:

@@ -1,11 +1,9 @@
 """A worker that joins from another host, with TLS: what it runs, what is seen of it, who is refused."""
 
-import json
 import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -14,28 +12,12 @@ import pytest
 
 from tools.remote import credentials, trial
 from tools.remote.fleet import hosts
+from tools.remote.fleet.part import Part
 
 WHERE = 'echo "worker=$TRAINYARD_WORKER devices=[$CUDA_VISIBLE_DEVICES]"\n'
 # Says how often it began, by a file that all processes of the machine see, and is there long enough to be disturbed.
 SLOW = 'echo began >> "/dev/shm/$MARK"; sleep 3\n' + WHERE
 TESTS = {"gpu_test": (WHERE, {"test.Pool": "gpu"}), "slow_test": (SLOW, {"test.Pool": "gpu"})}
-
-
-class Part:
-    """The part of a cluster on one host."""
-
-    def __init__(self, host):
-        self.host, self.home = host, Path(tempfile.mkdtemp(prefix="ty-join-"))
-        # (the programs are in the user's cache, which a test is not told)
-        cache = trial.engine().python.parents[3]
-        self.command = ("env", f"XDG_CACHE_HOME={cache}", trial.program())
-
-    def run(self, command, *words):
-        return self.host.run(*self.command, command, f"--home={self.home}", *words)
-
-    def remove(self):
-        self.run("down")
-        shutil.rmtree(self.home, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +70,7 @@ def joined(far, url, shown):
 
 @pytest.fixture(scope="module")
 def tunnel(near, url):
-    command = [*near.host.within, *near.command, "tunnel", f"--scheduler={url}", "--port=50061"]
+    command = [*near.command, "tunnel", f"--scheduler={url}", "--port=50061"]
     with subprocess.Popen([*command, f"--credentials={near.home}/tls"], stderr=subprocess.PIPE, text=True) as process:
         assert "leads to" in process.stderr.readline()
         token = (near.home / "tls/client.token").read_text()
@@ -98,7 +80,7 @@ def tunnel(near, url):
 
 @pytest.fixture(scope="module")
 def workspace(near, tmp_path_factory):
-    made = trial.Workspace(tmp_path_factory.mktemp("workspace"), TESTS, near.host.within)
+    made = trial.Workspace(tmp_path_factory.mktemp("workspace"), TESTS, within=near.host.within)
     yield made
     made.close()
 
@@ -122,8 +104,7 @@ def test_a_joined_worker_runs_tests(near, joined, workspace, tunnel):
     outcome = workspace.test(trial.Settings(), *tunnel, targets=["//:gpu_test"])
     assert outcome.status == 0, outcome.said
     assert f"worker={name} devices=[3]" in outcome.log("gpu_test")
-    found = json.loads(near.run("status", "--output=json").stdout)
-    assert {each["name"]: each["state"] for each in found["workers"]}[name] == "idle"
+    assert near.state(name) == "idle"
 
 
 def test_a_joined_worker_that_is_killed_runs_its_test_again(joined, workspace, tunnel):
@@ -138,8 +119,7 @@ def test_a_joined_worker_that_is_killed_runs_its_test_again(joined, workspace, t
         _, said = process.communicate(timeout=60)
         assert process.returncode == 0, said
         assert mark.read_text() == "began\n" * 2
-        found = json.loads(joined.run("status", "--output=json").stdout)
-        (restarts,) = (each["restarts"] for each in found["processes"] if each["name"] == "worker-gpu-1")
+        (restarts,) = (each["restarts"] for each in joined.status()["processes"] if each["name"] == "worker-gpu-1")
         assert restarts["count"] == 1
     finally:
         process.terminate()
