@@ -99,13 +99,17 @@ class Workspace:
         """Runs tests remotely."""
         process = self.start(wanted, *arguments, targets=targets)
         _, said = process.communicate()
+        return self.outcome(process.returncode, said)
+
+    def outcome(self, status: int, said: str) -> Outcome:
+        """What the last run did, when it has ended."""
         tests: dict[str, Any] = {}
         for line in self._events.read_text().splitlines():
             event = json.loads(line)
             label = event["id"].get("testResult", {}).get("label")
             if label and "testResult" in event:
                 tests[label.removeprefix("//:")] = event["testResult"]
-        return Outcome(process.returncode, tests, said, self.root / "bazel-testlogs")
+        return Outcome(status, tests, said, self.root / "bazel-testlogs")
 
     def start(self, wanted: Settings, *arguments: str, targets: Sequence[str] = ("//...",)) -> subprocess.Popen[str]:
         """The same, without waiting for it."""
