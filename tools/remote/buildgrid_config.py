@@ -7,26 +7,23 @@ from pathlib import Path
 from string import Template
 
 from tools.remote.places import Places
+from tools.remote.settings import Settings
 
 _TEMPLATE = Path(__file__).with_name("buildgrid.yml")
-# Seconds without a word after which a worker is taken for dead.
-SILENCE_SECONDS = 60
 
 
-def render(places: Places, pools: Sequence[str], address: str, queue_seconds: int, *, secure: bool) -> str:
+def render(places: Places, pools: Sequence[str], wanted: Settings) -> str:
     """The text of its configuration file.
 
     Args:
       places: of the cluster.
       pools: those that it knows; the first is the default.
-      address: HOST:PORT to listen on.
-      queue_seconds: how long a test may wait for a worker.
-      secure: TLS with certificates on both sides, and tokens.
+      wanted: what it is asked to be.
     """
     labels = "".join(f"        - {{ label: {pool}, properties: [[Pool, {pool}]] }}\n" for pool in pools)
-    channel = f'    address: "{address}"\n    insecure-mode: {"false" if secure else "true"}\n'
+    channel = f'    address: "{wanted.address}"\n    insecure-mode: {"false" if wanted.secure else "true"}\n'
     authorization = ""
-    if secure:
+    if wanted.secure:
         tls = places.tls
         channel += (
             "    credentials:\n"
@@ -43,8 +40,8 @@ def render(places: Places, pools: Sequence[str], address: str, queue_seconds: in
         authorization=authorization,
         run=places.run,
         casd=places.casd_socket,
-        silence=SILENCE_SECONDS,
-        queue_seconds=queue_seconds,
+        silence=wanted.silence_seconds,
+        queue_seconds=wanted.queue_seconds,
         labels=labels,
         name="$name",
     )

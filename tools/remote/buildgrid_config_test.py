@@ -5,6 +5,7 @@ import yaml
 
 from tools.remote import buildgrid_config
 from tools.remote.places import Places
+from tools.remote.settings import Settings
 
 
 class _Loader(yaml.SafeLoader):
@@ -23,7 +24,8 @@ POOLS = ["cpu", "gpu"]
 
 
 def render(*, secure=False):
-    text = buildgrid_config.render(Places(Path("/home/c")), POOLS, "127.0.0.1:5000", 77, secure=secure)
+    wanted = Settings(port=5000, queue_seconds=77, silence_seconds=15, secure=secure)
+    text = buildgrid_config.render(Places(Path("/home/c")), POOLS, wanted)
     assert not re.search(r"\$[a-z]", text.replace("# The scheduler. $name", ""))
     return yaml.load(text, _Loader)
 
@@ -34,6 +36,7 @@ def test_pools_in_their_order():
     assert [label["label"] for label in labels] == POOLS
     assert [label["properties"] for label in labels] == [[["Pool", "cpu"]], [["Pool", "gpu"]]]
     assert scheduler["queue-timeout-job-max-age"] == {"seconds": 77}
+    assert scheduler["bot-session-keepalive-timeout"] == 15
 
 
 def test_open_on_request_alone():

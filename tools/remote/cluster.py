@@ -117,6 +117,7 @@ class Cluster:
             while _runs(pid) and time.monotonic() < deadline:
                 time.sleep(0.05)
         self._end_marked()
+        subprocess.run(["/bin/sh", "-c", programs.unmount(self._provide(), self.places)], check=False)
 
     def processes(self) -> list[dict[str, Any]]:
         """What the supervisor says of each process; [] where the cluster is down."""
@@ -144,13 +145,14 @@ class Cluster:
         """
         found = self._provide()
         as_root = os.geteuid() == 0
-        fuse = as_root or _is_setuid(shutil.which("fusermount3"))
+        # (in a container root may be without it)
+        fuse = os.access("/dev/fuse", os.R_OK | os.W_OK) if as_root else _is_setuid(shutil.which("fusermount3"))
         if wanted.scheduler:
             parts = self._joined(found, wanted, fuse=fuse)
         else:
             parts = self._own(found, wanted, as_root=as_root, fuse=fuse)
         run = self.places.run
-        config = buildgrid_config.render(self.places, POOLS, wanted.address, wanted.queue_seconds, secure=wanted.secure)
+        config = buildgrid_config.render(self.places, POOLS, wanted)
         files = {f"{each.name}.sh": each.script for each in parts}
         files |= {
             "bin/bwrap": programs.bubblewrap(found),
@@ -175,24 +177,30 @@ class Cluster:
             programs.web(found, self.places, wanted.web_port),
             programs.postgres(found, self.places, as_root=as_root),
             programs.casd(found, self.places, wanted.quota, fuse=fuse),
-            programs.scheduler(found, self.places),
+            programs.scheduler(found, self.places, wanted.abandon_seconds),
         ]
         url = wanted.url.replace("grpc", "http")
-        told: tuple[str, ...] = ()
+        told: list[str] = []
         if wanted.secure:
             credentials.make(self.places.tls, [wanted.host])
-            told = credentials.worker_options(self.places.tls)
-        workers = [programs.worker(found, self.places, each, url, told) for each in wanted.all_workers()]
+            told = credentials.worker_options(self.places.tls, "bots")
+        often = wanted.silence_seconds // 6
+        workers = [
+            programs.worker(found, self.places, each, url, told, word_seconds=often) for each in wanted.all_workers()
+        ]
         return [*parts, *workers]
 
     def _joined(self, found: Engine, wanted: Settings, *, fuse: bool) -> list[Program]:
         """Those where the scheduler is on another host: workers, and a store of blobs before that one's."""
-        url, folder = joining.url(wanted.scheduler), wanted.credentials
-        store = [f"--cas-remote={url}", *joining.shown("cas", folder)]
-        shown, host = joining.shown("bots", folder), socket.gethostname()
+        url, host = joining.url(wanted.scheduler), socket.gethostname()
+        to_store, to_bots = (
+            credentials.worker_options(Path(wanted.credentials), service) if wanted.credentials else []
+            for service in ("cas", "bots")
+        )
+        store = [f"--cas-remote={url}", *to_store]
         return [
             programs.casd(found, self.places, wanted.quota, fuse=fuse, upstream=store),
-            *(programs.worker(found, self.places, each, url, shown, host) for each in wanted.all_workers()),
+            *(programs.worker(found, self.places, each, url, to_bots, host) for each in wanted.all_workers()),
         ]
 
     def _start_supervisor(self) -> None:

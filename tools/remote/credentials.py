@@ -60,24 +60,61 @@ def token(secret: str, role: str, valid: datetime.timedelta = datetime.timedelta
     return jwt.encode(claims, secret, algorithm="HS256")
 
 
-def worker_options(folder: Path) -> tuple[str, ...]:
-    """What buildbox-worker is told, to show who it is to the scheduler."""
-    return (
-        f"--bots-server-cert={folder}/ca.pem",
-        f"--bots-client-cert={folder}/{WORKER}.pem",
-        f"--bots-client-key={folder}/{WORKER}.key",
-        f"--bots-access-token={folder}/{WORKER}.token",
-    )
+def worker_options(folder: Path, service: str) -> list[str]:
+    """What a program of BuildBox is told, to show that it is a worker's.
+
+    Args:
+      folder: of the credentials.
+      service: of the scheduler, "bots" or "cas".
+    """
+    names = ("server-cert", "client-cert", "client-key", "access-token")
+    return [f"--{service}-{name}={folder / file}" for name, file in zip(names, files(WORKER), strict=True)]
+
+
+def files(role: str) -> tuple[str, str, str, str]:
+    """The names of what a role shows: the authority's certificate, its own, the key of that, its token."""
+    return "ca.pem", f"{role}.pem", f"{role}.key", f"{role}.token"
+
+
+def check(folder: Path, role: str) -> None:
+    """Looks whether a role has all that it shows.
+
+    Raises:
+      ValueError: a file is missing, others than the user may read a secret one, or the token is of no use.
+    """
+    names = files(role)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"--credentials {folder}: {', '.join(missing)} not there; copy {', '.join(names)} from the `tls` folder of "
+            "the scheduler's cluster"
+        )
+    for name in names[2:]:
+        file = folder / name
+        if file.stat().st_mode & 0o077:
+            raise ValueError(f"others than you may read {file}: chmod 600 {shlex.quote(str(file))}")
+    _check_token(folder / names[3], role)
+
+
+def _check_token(file: Path, role: str) -> None:
+    mend = f"copy {file.name} anew from the `tls` folder of the scheduler's cluster, after an `up` of that one"
+    try:
+        claims = jwt.decode(file.read_text(), options={"verify_signature": False, "verify_exp": True})
+    except jwt.ExpiredSignatureError as error:
+        raise ValueError(f"the token in {file} has expired: {mend}") from error
+    except jwt.InvalidTokenError as error:
+        raise ValueError(f"{file} holds no token ({error}): {mend}") from error
+    if claims.get("sub") != role:
+        raise ValueError(f"{file} holds the token of a {claims.get('sub')}, not of a {role}: {mend}")
 
 
 def _rc(folder: Path) -> str:
-    options = {
-        "tls_certificate": folder / "ca.pem",
-        "tls_client_certificate": folder / f"{CLIENT}.pem",
-        "tls_client_key": folder / f"{CLIENT}.key",
-        "remote_header": f"authorization=Bearer {(folder / f'{CLIENT}.token').read_text()}",
-    }
-    lines = [f"common:remote_tls {shlex.quote(f'--{name}={value}')}" for name, value in options.items()]
+    authority, certificate, key, token_file = (folder / name for name in files(CLIENT))
+    header = f"--remote_header=authorization=Bearer {token_file.read_text()}"
+    tls = [f"--tls_certificate={authority}", f"--tls_client_certificate={certificate}", f"--tls_client_key={key}"]
+    # (a tunnel shows the certificate by itself)
+    options = {"remote_tls": [*tls, header], "remote_tunnel": [header]}
+    lines = [f"common:{config} {shlex.quote(value)}" for config, values in options.items() for value in values]
     return "# The credentials of a client of this cluster.\n" + "\n".join(lines) + "\n"
 
 

@@ -78,3 +78,42 @@ def test_what_a_client_tells_bazel(folder):
     assert f"--tls_client_key={folder}/client.key" in text
     assert (folder / "client.token").read_text() in text
     assert "worker" not in text
+
+
+def test_what_a_worker_tells_buildbox(folder):
+    assert credentials.worker_options(folder, "cas") == [
+        f"--cas-server-cert={folder}/ca.pem",
+        f"--cas-client-cert={folder}/worker.pem",
+        f"--cas-client-key={folder}/worker.key",
+        f"--cas-access-token={folder}/worker.token",
+    ]
+
+
+def test_all_that_a_role_shows_is_there(folder):
+    for role in ("worker", "client"):
+        credentials.check(folder, role)
+    (folder / "worker.token").unlink()
+    credentials.check(folder, "client")
+    with pytest.raises(ValueError, match=r"tls: worker.token not there; copy ca.pem, worker.pem, .* from the `tls`"):
+        credentials.check(folder, "worker")
+
+
+@pytest.mark.parametrize("name", ["client.key", "client.token"])
+def test_secret_that_others_may_read(folder, name):
+    (folder / name).chmod(0o640)
+    with pytest.raises(ValueError, match=f"others than you may read .*{name}: chmod 600"):
+        credentials.check(folder, "client")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (credentials.token("0" * 64, "client"), "holds the token of a client, not of a worker"),
+        (credentials.token("0" * 64, "worker", datetime.timedelta(seconds=-1)), "has expired"),
+        ("rubbish", "holds no token"),
+    ],
+)
+def test_token_of_no_use(folder, text, said):
+    (folder / "worker.token").write_text(text)
+    with pytest.raises(ValueError, match=f"worker.token {said}.*: copy worker.token anew .* after an `up` of that one"):
+        credentials.check(folder, "worker")

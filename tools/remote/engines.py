@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from tools.remote.fleet import tunnel
+
 BAZELRC = "tools/remote/remote.bazelrc"
 DOCUMENT = "docs/remote_engines.md"
 
@@ -117,22 +119,29 @@ _REMOTE = (
             f"--remote_executor=grpc://{_ADDRESS}",
             "--remote_default_exec_properties=Pool=cpu",
             "--spawn_strategy=remote",
-            "--strategy=TestRunner=remote",
+            "--strategy=TestRunner=remote,sandboxed",
             "--strategy=SitePackages=local",
             "--remote_local_fallback=false",
             "--remote_download_minimal",
             "--remote_max_connections=1",
             "--remote_retries=20",
+            "--grpc_keepalive_time=10s",
             "--experimental_remote_cache_eviction_retries=5",
             "--jobs=16",
         ),
-        "Tests and builds run on workers, or fail: none falls back to this machine. One connection, because each call\n"
+        "Tests and builds run on workers, or fail: none falls back to this machine. (Here run tests that are tagged\n"
+        "no-remote-exec: they bring up Bazel or a cluster themselves.) One connection, because each call\n"
         "on it takes a thread of the scheduler's. Wheels are linked here (third_party/python/site_packages.bzl).",
     ),
     (
         "remote_tls",
         ("--config=remote", f"--remote_executor=grpcs://{_ADDRESS}"),
         "The same with certificates and tokens: `cluster up --secure` says where they are.",
+    ),
+    (
+        "remote_tunnel",
+        ("--config=remote", f"--remote_executor=grpc://{tunnel.HOST}:{tunnel.PORT}"),
+        "The same for a Bazel that speaks no TLS: `cluster tunnel` runs meanwhile.",
     ),
     (
         "remote_cache",

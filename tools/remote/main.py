@@ -5,6 +5,7 @@ usage: ./bazelw run //tools/remote:cluster -- up --pool cpu=2 --pool gpu=1
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import contextlib
 import dataclasses
@@ -19,13 +20,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import track
 
 from tools.bazel.progress import SetupError
-from tools.remote import engine, pools, settings, status_table, web
+from tools.remote import blobs, engine, pools, settings, status_table, web
 from tools.remote import status as statuses
 from tools.remote.cluster import Cluster, ClusterError
-from tools.remote.fleet import joining, systemd
+from tools.remote.credentials import CLIENT
+from tools.remote.fleet import containers, joining, systemd, tunnel
+from tools.remote.fleet.far import FarScheduler
 from tools.remote.places import Places, default_home
+from tools.remote.programs import Program
 from tools.remote.settings import Settings
 
 console = Console(stderr=True, highlight=False)
@@ -46,7 +51,9 @@ def up(
     port: Annotated[int, typer.Option(help="Its port; the page of its status takes the next one.")] = 50051,
     quota: Annotated[str, typer.Option(help="Disk that blobs may take.")] = "30G",
     secure: Annotated[bool, typer.Option("--secure", help="TLS with certificates on both sides, and tokens.")] = False,
-    queue_timeout: Annotated[int, typer.Option(help="Seconds that a test may wait for a worker.")] = 1800,
+    queue_timeout: Annotated[
+        int, typer.Option(help="Seconds after which a test fails whose pool has no worker.")
+    ] = 300,
 ) -> None:
     """Starts the cluster, or makes the one that runs as wanted. Without --pool: as it was."""
     cluster = _cluster(home)
@@ -90,19 +97,30 @@ def join(
     quota: Annotated[str, typer.Option(help="Disk that blobs may take here.")] = "30G",
 ) -> None:
     """Adds a worker on this host to the cluster of another, with a store of blobs of its own before that one's."""
-    folder = str(credentials.absolute()) if credentials else ""
-    joining.check(scheduler, folder)
     cluster = _cluster(home or default_home("joined"))
-    kept = settings.load(cluster.places.settings)
-    if kept and kept.scheduler != scheduler:
-        raise ValueError(
-            f"{cluster.places.home} is of {kept.scheduler or 'a scheduler of its own'}: name another, --home"
-        )
-    wanted = kept or Settings(quota=quota, scheduler=scheduler)
-    wanted = wanted.model_copy(update={"credentials": folder}).with_worker(pool, pools.parse_devices(devices))
+    part = joining.settings(settings.load(cluster.places.settings), scheduler, credentials, quota)
+    joining.check(part)
     with console.status("starting"):
-        cluster.up(wanted)
+        cluster.up(part.with_worker(pool, pools.parse_devices(devices)))
     console.print(f"joined {scheduler}; `status` there says whether it hears this worker")
+
+
+@app.command("tunnel")
+def open_tunnel(
+    scheduler: Annotated[str, typer.Option(help="With TLS, grpcs://HOST:PORT.")],
+    credentials: Annotated[Path, typer.Option(help="Folder of ca.pem, client.pem, .key and .token.")],
+    port: Annotated[int, typer.Option(help="Of loopback, for Bazel.")] = tunnel.PORT,
+) -> None:
+    """Carries a Bazel that speaks no TLS to a scheduler that takes nothing else, until it is interrupted."""
+
+    def say(text: str) -> None:
+        console.print(escape(text), soft_wrap=True)
+
+    def opened(address: str) -> None:
+        elsewhere = "" if port == tunnel.PORT else f" --remote_executor=grpc://{address}"
+        say(f"{address} leads to {scheduler}; ./bazelw test //... --config=remote_tunnel{elsewhere}")
+
+    asyncio.run(tunnel.run(FarScheduler(scheduler, credentials.absolute(), CLIENT), port, opened, say))
 
 
 @app.command()
@@ -165,20 +183,50 @@ def serve(
             server.serve_forever()
 
 
+def _unsupervised(cluster: Cluster) -> list[Program]:
+    """What another than supervisor starts: all but the page, which would ask supervisor and say that all is down."""
+    return [each for each in cluster.write(cluster.settings()) if each.name != "web"]
+
+
+@app.command()
+def verify(home: Home = None) -> None:
+    """Looks whether each blob is what its name says, and removes what is not: clients bring it again, or run again."""
+    cluster = _cluster(home)
+    cluster.settings()
+    files = list(blobs.files(cluster.places))
+    damaged = 0
+    for blob in blobs.remove_damaged(track(files, "looking at blobs", console=console)):
+        console.print(f"removed {escape(str(blob))}", soft_wrap=True)
+        damaged += 1
+    console.print(f"{damaged} of {len(files)} blobs were damaged")
+
+
 @app.command()
 def units(
-    folder: Annotated[Path, typer.Argument(help="Where they go, such as /etc/systemd/system.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Where they go: /etc/systemd/system, or ~/.config/systemd/user with --user.")
+    ],
+    user: Annotated[bool, typer.Option("--user", help="For your own systemd, not for the machine's.")] = False,
     home: Home = None,
 ) -> None:
     """Writes units of systemd that run the cluster, or what joined another, as it was last brought up. Then: `down`."""
     cluster = _cluster(home)
-    parts = cluster.write(cluster.settings())
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in systemd.units(cluster.places, parts, getpass.getuser(), engine.provide().buildbox).items():
-        (folder / name).write_text(text)
-    for name, text in systemd.environment_files(parts).items():
-        (cluster.places.run / name).write_text(text)
-    console.print(f"systemctl daemon-reload && systemctl enable --now {systemd.TARGET}")
+    systemd.install(
+        folder, cluster.places, _unsupervised(cluster), "" if user else getpass.getuser(), engine.provide().buildbox
+    )
+    systemctl = "systemctl --user" if user else "systemctl"
+    console.print(f"{systemctl} daemon-reload && {systemctl} enable --now {systemd.TARGET}", soft_wrap=True)
+
+
+@app.command("containers")
+def write_containers(
+    folder: Annotated[Path, typer.Argument(help="Where they go; `cluster` in it becomes the cluster's home.")],
+    home: Home = None,
+) -> None:
+    """Writes compose.yaml and a Containerfile for the cluster, or what joined another, as it was last brought up."""
+    cluster = _cluster(home)
+    containers.write(folder, cluster.settings(), _unsupervised(cluster))
+    console.print(f"docker compose --project-directory {escape(str(folder))} up --build", soft_wrap=True)
 
 
 @app.command()

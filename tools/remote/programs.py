@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from tools.remote.blobs import RESERVED_BYTES
 from tools.remote.engine import Engine
 from tools.remote.places import Places
 from tools.remote.pools import Worker
@@ -22,6 +23,15 @@ _FOR_ACTIONS = "TRAINYARD_FOR_ACTIONS"
 # What an action sees of the machine beside its inputs.
 _SEEN = ("/usr", "/bin", "/lib", "/lib64", "/sbin", "/etc")
 _DEVICES = ("nvidia*", "neuron*")
+_WAIT_FOR_PORT = """\
+import socket, sys, time
+while True:
+    try:
+        socket.create_connection(sys.argv[1:], timeout=5).close()
+        break
+    except OSError:
+        time.sleep(0.2)
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,31 +89,61 @@ def casd(engine: Engine, places: Places, quota: str, *, fuse: bool, upstream: Se
     environ = {} if fuse else {"BUILDBOX_STAGER": "copy-or-link"}
     return Program(
         "casd",
+        f"{unmount(engine, places)}"
         f"exec {engine.buildbox}/buildbox-casd --bind=unix:{_q(places.casd_socket)} "
-        f"--quota-high={quota} --log-level=warning {shlex.join(upstream)} {_q(places.data / 'casd')}\n",
+        f"--quota-high={quota} --reserved={RESERVED_BYTES} --log-level=warning {shlex.join(upstream)} "
+        f"{_q(places.data / 'casd')}\n",
         environ=environ,
         place=1,
     )
 
 
-def scheduler(engine: Engine, places: Places) -> Program:
-    """BuildGrid, once PostgreSQL answers."""
+def unmount(engine: Engine, places: Places) -> str:
+    """Shell commands that unmount what a casd that was killed has left mounted."""
+    # (the kernel writes a space in a path as \\040)
+    mounted = str(places.data / "casd").replace(" ", "\\040")
+    return (
+        f"cut -d ' ' -f 2 /proc/self/mounts | grep -F {_q(mounted + '/')} | while read -r left; do\n"
+        f'  PATH="$PATH:{engine.buildbox}" fusermount3 -u -z "$(printf %b "$left")"\n'
+        "done || true\n"
+    )
+
+
+def scheduler(engine: Engine, places: Places, abandon_seconds: int) -> Program:
+    """BuildGrid, once PostgreSQL answers.
+
+    Args:
+      engine: the programs.
+      places: of the cluster.
+      abandon_seconds: after how long a test is cancelled for which no client waits.
+    """
     database = f"postgresql+psycopg2://bgd@/bgd?host={places.run}"
     asked = f"-h {_q(places.run)} -U bgd"
+    # (a look at the tables takes as long as all the rest of a start)
+    made = _q(places.data / "postgres" / f"tables-of-{engine.python.parent.parent.name}")
     return Program(
         "scheduler",
         f"until {engine.postgres}/pg_isready -q {asked} -d postgres; do sleep 0.1; done\n"
-        f"{engine.postgres}/psql {asked} -d postgres -Atc \"select 1 from pg_database where datname='bgd'\" |\n"
-        "  grep -q 1 ||\n"
-        f"  {engine.postgres}/createdb {asked} bgd\n"
-        f"{engine.bin}/bgd migrate apply {_q(database)}\n"
+        f"if [ ! -e {made} ]; then\n"
+        f"  {engine.postgres}/psql {asked} -d postgres -Atc \"select 1 from pg_database where datname='bgd'\" |\n"
+        "    grep -q 1 ||\n"
+        f"    {engine.postgres}/createdb {asked} bgd\n"
+        f"  {engine.bin}/bgd migrate apply {_q(database)}\n"
+        f"  touch {made}\nfi\n"
         f"exec {engine.python} {_q(places.run / 'serve.py')} server start -v {_q(places.run / 'buildgrid.yml')}\n",
+        environ={"TRAINYARD_ABANDON_SECONDS": str(abandon_seconds)},
         place=2,
     )
 
 
 def worker(
-    engine: Engine, places: Places, each: Worker, scheduler: str, credentials: Sequence[str] = (), host: str = ""
+    engine: Engine,
+    places: Places,
+    each: Worker,
+    scheduler: str,
+    credentials: Sequence[str] = (),
+    host: str = "",
+    word_seconds: int = 10,
 ) -> Program:
     """A worker, with the devices that are its own.
 
@@ -117,16 +157,19 @@ def worker(
       scheduler: URL of the scheduler, http://HOST:PORT or https://HOST:PORT.
       credentials: options that name its certificate, key and token.
       host: where it is, if the scheduler is on another.
+      word_seconds: how often it says that it is there.
     """
     name = f"{each.name}@{host}" if host else each.name
     environ = {**each.environ, WORKER_VARIABLE: name}
     platform = " ".join(f"--platform {key}={value}" for key, value in sorted(each.properties.items()))
     return Program(
         f"worker-{each.name}",
+        # (it would wait longer each time that it asks in vain)
+        f"{engine.python} -I -c {shlex.quote(_WAIT_FOR_PORT)} {scheduler.rpartition('/')[2].replace(':', ' ')}\n"
         f"exec {engine.buildbox}/buildbox-worker --bots-remote={scheduler} {shlex.join(credentials)} "
         f"--cas-remote=unix:{_q(places.casd_socket)} {platform} "
         f"--buildbox-run={_q(places.run / 'run_action.sh')} --bots-retry-limit=10 --bots-retry-delay=200 "
-        f"--concurrent-jobs=1 --max-wait-time=10 --log-level=info {name}\n",
+        f"--concurrent-jobs=1 --max-wait-time={word_seconds} --log-level=info {name}\n",
         environ={_FOR_ACTIONS: " ".join(f"{key}={value}" for key, value in environ.items())},
         place=3,
     )

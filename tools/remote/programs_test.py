@@ -80,7 +80,7 @@ def test_runner_does_not_have_what_its_actions_get(tmp_path):
 def supervisor():
     parts = [
         programs.postgres(ENGINE, PLACES, as_root=False),
-        programs.scheduler(ENGINE, PLACES),
+        programs.scheduler(ENGINE, PLACES, 30),
         programs.worker(ENGINE, PLACES, Worker("gpu", 1, (0, 1)), "http://h:1"),
     ]
     parser = configparser.RawConfigParser()

@@ -31,7 +31,9 @@ class Settings(pydantic.BaseModel):
       host: what the scheduler listens on; loopback unless asked.
       port: its port; the page of its status takes the next one, on loopback.
       quota: bytes that the store of blobs may take, such as 30G.
-      queue_seconds: how long a test may wait for a worker before it fails.
+      queue_seconds: after how long a test fails whose pool has no worker.
+      silence_seconds: after how long without a word a worker is taken for dead.
+      abandon_seconds: after how long a test is cancelled for which no client waits.
       secure: TLS on both sides, and tokens.
       workers: all of them.
       scheduler: URL of one on another host that they work for; "" where the cluster has its own.
@@ -43,7 +45,9 @@ class Settings(pydantic.BaseModel):
     host: str = "127.0.0.1"
     port: int = pydantic.Field(default=50051, gt=1023, lt=65535)
     quota: str = pydantic.Field(default="30G", pattern=r"^\d+[KMGT]?$")
-    queue_seconds: int = pydantic.Field(default=1800, gt=0)
+    queue_seconds: int = pydantic.Field(default=300, gt=0)
+    silence_seconds: int = pydantic.Field(default=60, ge=12)
+    abandon_seconds: int = pydantic.Field(default=30, gt=0)
     secure: bool = False
     workers: tuple[WorkerSettings, ...] = ()
     scheduler: str = pydantic.Field(default="", pattern=r"^(grpcs?://[^/:]+:\d+)?$")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.remote import cluster_logs, job_store, settings
-from tools.remote.buildgrid_config import SILENCE_SECONDS
+from tools.remote import blobs, cluster_logs, job_store, settings
 from tools.remote.cluster_logs import Restarts
 from tools.remote.job_store import RECENT_SECONDS, Jobs, Outcome, Running, Session, StoreError, Work
 from tools.remote.places import Places
@@ -107,7 +105,7 @@ class Status:
       address: URL of the scheduler.
       health: HEALTHY, DEGRADED or DOWN.
       warnings: why it is not healthy.
-      queue_seconds: how long a test may wait for a worker.
+      queue_seconds: after how long a test fails whose pool has no worker.
       pools: all that there are.
       workers: those that it should have, and those that came from other hosts.
       processes: those of this machine.
@@ -142,6 +140,7 @@ class Facts:
       answers: whether the scheduler accepts connections.
       blob_bytes: as in `Status`.
       store_error: why the store does not answer.
+      disk_free: bytes that are free on the disk of the blobs; None where it is not known.
     """
 
     at: float
@@ -152,6 +151,7 @@ class Facts:
     answers: bool
     blob_bytes: int | None = None
     store_error: str = ""
+    disk_free: int | None = None
 
 
 def read(places: Places, psql: Path) -> Status:
@@ -170,7 +170,7 @@ def read(places: Places, psql: Path) -> Status:
     try:
         processes = Supervisor(places.supervisor_socket).processes()
     except SupervisorError:
-        return assemble(wanted, Facts(time.time(), None, {}, {}, None, False, _blob_bytes(places)))
+        return assemble(wanted, Facts(time.time(), None, {}, {}, None, False, blobs.disk_usage(places)))
     jobs, answers, store_error = None, False, ""
     if not wanted.scheduler:
         answers = _accepts(wanted.host, wanted.port)
@@ -182,11 +182,12 @@ def read(places: Places, psql: Path) -> Status:
         time.time(),
         processes,
         cluster_logs.restarts(cluster_logs.tail(places.log / "supervisor.log")),
-        cluster_logs.silent_workers(cluster_logs.tail(places.log / "scheduler.log"), SILENCE_SECONDS),
+        cluster_logs.silent_workers(cluster_logs.tail(places.log / "scheduler.log"), wanted.silence_seconds),
         jobs,
         answers,
-        _blob_bytes(places),
+        blobs.disk_usage(places),
         store_error,
+        blobs.disk_free(places),
     )
     return assemble(wanted, facts)
 
@@ -269,11 +270,11 @@ def _workers(wanted: Settings, facts: Facts) -> Iterable[WorkerStatus]:
     others = {**gone, **{each.worker: (each.pool, ()) for each in jobs.sessions}}
     for name, (pool, devices) in own.items():
         process, session = processes.get(f"worker-{name}", {}), sessions.get(name)
-        yield _worker(name, pool, devices, process, session, work.get(name), facts, joined=bool(wanted.scheduler))
+        yield _worker(name, pool, devices, process, session, work.get(name), facts, wanted)
     for name, (pool, _) in sorted(others.items()):
         # (a worker that was drained is silent, too: its name has no @HOST)
         if name not in own and (name in sessions or "@" in name):
-            yield _worker(name, pool, (), None, sessions.get(name), work.get(name), facts, joined=False)
+            yield _worker(name, pool, (), None, sessions.get(name), work.get(name), facts, wanted)
 
 
 def _worker(
@@ -284,12 +285,11 @@ def _worker(
     session: Session | None,
     work: Work | None,
     facts: Facts,
-    *,
-    joined: bool,
+    wanted: Settings,
 ) -> WorkerStatus:
     """One of them; `process` is supervisor's word: {} says that it has none, None that it is of another host."""
     running = next((each for each in facts.jobs.running if each.worker == name), None) if facts.jobs else None
-    state, since = _state(name, process, session, running, facts, joined=joined)
+    state, since = _state(name, process, session, running, facts, wanted)
     done = work or Work(name, pool, 0, 0, 0.0, 0.0)
     return WorkerStatus(
         name,
@@ -311,19 +311,18 @@ def _state(
     session: Session | None,
     running: Running | None,
     facts: Facts,
-    *,
-    joined: bool,
+    wanted: Settings,
 ) -> tuple[str, float | None]:
     """The state of a worker, and since when."""
     runs = process is None or process.get("statename") in ("RUNNING", "STARTING")
     if process is not None and not runs:
         return "dead", float(process["stop"]) if process.get("stop") else None
-    if joined:
-        return "joined", float(process["start"]) if process else None
+    if process is not None and wanted.scheduler:
+        return "joined", float(process["start"])
     if session is None or session.expires < facts.at:
         started = float(process["start"]) if process else 0.0
         # (each start makes a new session: what was heard before it is of the last one)
-        if facts.jobs is not None and facts.at - started < SILENCE_SECONDS:
+        if facts.jobs is not None and facts.at - started < wanted.silence_seconds:
             return "starting", started
         return "dead", max(facts.silent.get(name, 0.0), started) or None
     if session.status != 1:
@@ -361,6 +360,11 @@ def _warnings(
         if worker.state == "dead":
             since = f" since {duration(facts.at - worker.since)}" if worker.since else ""
             yield f"worker {worker.name} is {worker.state}{since}"
+    if facts.disk_free is not None and facts.disk_free < blobs.RESERVED_BYTES:
+        yield (
+            f"the disk of the blobs has {facts.disk_free / 1e9:.1f} GB free: below "
+            f"{blobs.RESERVED_BYTES / 1e9:.0f} GB no more are taken, and tests fail; free some"
+        )
     for process in processes:
         if process.state != "running":
             yield f"{process.name} is {process.state}: see `logs {process.name}`"
@@ -372,21 +376,3 @@ def _accepts(host: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((host, port)) == 0
-
-
-def _blob_bytes(places: Places) -> int | None:
-    """The disk that casd's files take."""
-    total, folders = 0, [str(places.data / "casd")]
-    while folders:
-        try:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_blocks * 512
-        except FileNotFoundError:
-            continue  # (casd removes what is old)
-        except OSError:
-            return None
-    return total

@@ -131,3 +131,11 @@ def test_down(changes, words):
 def test_duration():
     said = [duration(seconds) for seconds in (-1, 12.4, 119, 120, 7199, 7200, 7500, 200_000)]
     assert said == ["0 s", "12 s", "119 s", "2 min", "119 min", "2 h 0 min", "2 h 5 min", "2 days"]
+
+
+def test_full_disk_is_a_warning():
+    assert assemble(WANTED, facts(disk_free=2_000_000_000)).health == HEALTHY
+    found = assemble(WANTED, facts(disk_free=1_940_000_000))
+    assert found.health == DEGRADED
+    (warning,) = found.warnings
+    assert warning == ("the disk of the blobs has 1.9 GB free: below 2 GB no more are taken, and tests fail; free some")

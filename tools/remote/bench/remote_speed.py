@@ -31,7 +31,7 @@ console = Console(stderr=True, highlight=False)
 def measure_remote(bazel: list[str], clone: Path, workload: Workload, workers: int, home: Path, port: int) -> list[Row]:
     """Measures on a new cluster of so many workers, which has no blobs yet."""
     cluster = Cluster(Places(home))
-    wanted = Settings(host="127.0.0.1", port=port, quota="30G", queue_seconds=1800)
+    wanted = Settings(host="127.0.0.1", port=port, quota="30G")
     for _ in range(workers):
         wanted = wanted.with_worker("cpu")
     try:

@@ -1,18 +1,13 @@
-"""How the programs of this host speak to the scheduler of another."""
+"""What this host's part is, when its workers join the cluster of another."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
+import asyncio
 from pathlib import Path
 
-# As `credentials.make` names them.
-_FILES = {
-    "server-cert": "ca.pem",
-    "client-cert": "worker.pem",
-    "client-key": "worker.key",
-    "access-token": "worker.token",
-}
+from tools.remote.credentials import WORKER
+from tools.remote.fleet.far import FarScheduler
+from tools.remote.settings import Settings
 
 
 def url(scheduler: str) -> str:
@@ -20,36 +15,37 @@ def url(scheduler: str) -> str:
     return scheduler.replace("grpc", "http", 1)
 
 
-def shown(service: str, credentials: str) -> Sequence[str]:
-    """What a program of BuildBox is told, to show who it is.
+def settings(kept: Settings | None, scheduler: str, folder: Path | None, quota: str) -> Settings:
+    """Those of the part of this host.
 
     Args:
-      service: of the scheduler, "bots" or "cas".
-      credentials: folder of the worker's certificate, key and token; "" for none.
-    """
-    return [f"--{service}-{option}={credentials}/{file}" for option, file in _FILES.items()] if credentials else []
-
-
-def check(scheduler: str, credentials: str) -> None:
-    """Looks whether all is there.
+      kept: what it was so far; None for a first worker.
+      scheduler: grpc://HOST:PORT or grpcs://HOST:PORT.
+      folder: of a worker's credentials, which grpcs:// asks for.
+      quota: disk that blobs may take here, such as "30G"; what is kept says it itself.
 
     Raises:
-      ValueError: a file of the credentials is missing, or others may read the key, or they are not asked for.
+      ValueError: another scheduler's part is kept, or credentials are asked for and not given, or the reverse.
     """
-    if scheduler.startswith("grpcs:") != bool(credentials):
+    if scheduler.startswith("grpcs:") != bool(folder):
         raise ValueError(
-            f"--scheduler {scheduler} with --credentials {credentials or 'unset'}: grpcs:// takes credentials (the "
-            "`tls` folder of the scheduler's cluster has those of a worker), grpc:// takes none"
+            f"--scheduler {scheduler} with --credentials {folder or 'unset'}: grpcs:// takes credentials (the `tls` "
+            "folder of the scheduler's cluster has those of a worker), grpc:// takes none"
         )
-    if not credentials:
-        return
-    missing = [name for name in _FILES.values() if not (Path(credentials) / name).is_file()]
-    if missing:
+    if kept and kept.scheduler != scheduler:
         raise ValueError(
-            f"--credentials {credentials}: {', '.join(missing)} not there; copy {', '.join(_FILES.values())} from the "
-            "`tls` folder of the scheduler's cluster"
+            f"the part of this host is of {kept.scheduler or 'a scheduler of its own'}, not of {scheduler}: name "
+            "another folder, --home"
         )
-    for name in ("worker.key", "worker.token"):
-        file = Path(credentials) / name
-        if file.stat().st_mode & 0o077:
-            raise ValueError(f"others than you may read {file}: chmod 600 {shlex.quote(str(file))}")
+    shown = str(folder.absolute()) if folder else ""
+    return (kept or Settings(quota=quota, scheduler=scheduler)).model_copy(update={"credentials": shown})
+
+
+def check(part: Settings) -> None:
+    """Asks the scheduler whether it takes the credentials; one without TLS is asked nothing.
+
+    Raises:
+      ValueError: it does not; the message says why and what to do.
+    """
+    if part.credentials:
+        asyncio.run(FarScheduler(part.scheduler, Path(part.credentials), WORKER).check())

@@ -20,7 +20,7 @@ def units(places: Places, programs: Sequence[Program], user: str, path: Path) ->
     Args:
       places: of the cluster; the scripts of its programs are in its `run`.
       programs: all of it.
-      user: whom they run as.
+      user: whom the machine's systemd runs them as; "" where they are for the systemd of a user.
       path: folder in which programs find others, beside the usual ones.
 
     Returns:
@@ -31,9 +31,18 @@ def units(places: Places, programs: Sequence[Program], user: str, path: Path) ->
     wanted = " ".join(map(_instance, ordered))
     found[TARGET] = (
         f"[Unit]\nDescription=Trainyard cluster in {_escape(places.home)}\nWants={wanted}\n\n"
-        "[Install]\nWantedBy=multi-user.target\n"
+        f"[Install]\nWantedBy={'multi-user' if user else 'default'}.target\n"
     )
     return found
+
+
+def install(folder: Path, places: Places, programs: Sequence[Program], user: str, path: Path) -> None:
+    """Writes the units to `folder`, and beside the programs' scripts what they read. The rest is as for `units`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in units(places, programs, user, path).items():
+        (folder / name).write_text(text)
+    for name, text in environment_files(programs).items():
+        (places.run / name).write_text(text)
 
 
 def environment_files(programs: Iterable[Program]) -> dict[str, str]:
@@ -54,16 +63,18 @@ def _service(program: Program, places: Places, ordered: Iterable[Program], user:
     else:
         name = program.name
         environ = [f'Environment="{key}={_escape(value)}"' for key, value in sorted(program.environ.items())]
+    # (a user's systemd starts when the network is there, and does not know its target)
+    network = ["network-online.target"] if user else []
     lines = [
         "[Unit]",
         f"Description=Trainyard {name}",
         f"PartOf={TARGET}",
-        f"After={' '.join(['network-online.target', *earlier])}",
-        "Wants=network-online.target",
+        f"After={' '.join([*network, *earlier])}",
+        *(f"Wants={each}" for each in network),
         "StartLimitIntervalSec=0",
         "",
         "[Service]",
-        f"User={user}",
+        *([f"User={user}"] if user else []),
         f'ExecStart=/bin/sh -e "{run.replace("$", "$$")}/{name}.sh"',
         f'Environment="PATH={_PATH}:{_escape(path)}"',
         *environ,

@@ -24,7 +24,7 @@ def parts(places):
         programs.web(ENGINE, places, 50053),
         programs.postgres(ENGINE, places, as_root=False),
         programs.casd(ENGINE, places, "30G", fuse=False),
-        programs.scheduler(ENGINE, places),
+        programs.scheduler(ENGINE, places, 30),
         programs.worker(ENGINE, places, Worker("gpu", 1, (0, 1)), "http://127.0.0.1:50051"),
         programs.worker(ENGINE, places, Worker("gpu", 2, (2,)), "http://127.0.0.1:50051"),
     ]
@@ -66,6 +66,15 @@ def test_order(places, parts):
     assert {"trainyard-scheduler.service", "trainyard-casd.service"} < set(after.split())
     (after,) = settings(units["trainyard-scheduler.service"])["After"]
     assert "trainyard-postgres.service" in after and "worker" not in after
+
+
+def test_units_for_the_systemd_of_a_user(places, parts):
+    for user, target in (("runner", "multi-user.target"), ("", "default.target")):
+        units = systemd.units(places, parts, user, ENGINE.buildbox)
+        assert settings(units["trainyard.target"])["WantedBy"] == [target]
+        service = settings(units["trainyard-scheduler.service"])
+        assert service.get("User", [""]) == [user]
+        assert ("network-online.target" in service["After"][0]) == bool(user)
 
 
 def test_workers_differ_by_their_devices(parts):
