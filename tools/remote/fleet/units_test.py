@@ -1,10 +1,8 @@
 """The units, run by a systemd: what `systemctl` starts, starts again and ends."""
 
-import contextlib
 import os
 import shutil
 import subprocess
-import time
 import uuid
 from pathlib import Path
 
@@ -50,7 +48,7 @@ def systemctl(folder):
     with (folder / "log").open("w") as log:
         command = ["unshare", *user, "--mount", "--cgroup", "sh", "-c", START]
         process = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
-        wait_for(lambda: process.poll() is not None or ask("is-active", "basic.target", check=False) == "active")
+        trial.wait_for(lambda: process.poll() is not None or ask("is-active", "basic.target", check=False) == "active", 20)
         if process.poll() is not None:
             print((folder / "log").read_text())
             pytest.skip(SKIPPED)
@@ -88,27 +86,15 @@ def runs_a_test(cluster, workspace, number):
 
 
 def processes_of(cluster):
-    found = []
-    for line in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if f"{cluster.places.home}/".encode() in line.read_bytes():
-                found.append(int(line.parent.name))
-    return found
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "in vain"
-        time.sleep(0.1)
+    return trial.processes_with(f"{cluster.places.home}/")
 
 
 def test_a_target_is_a_cluster(systemctl, cluster, workspace):
     runs_a_test(cluster, workspace, 1)
     systemctl("kill", "--kill-whom=main", "--signal=KILL", "trainyard-worker@gpu-1")
-    wait_for(lambda: systemctl("show", "-P", "NRestarts", "trainyard-worker@gpu-1") == "1")
+    trial.wait_for(lambda: systemctl("show", "-P", "NRestarts", "trainyard-worker@gpu-1") == "1", 20)
     runs_a_test(cluster, workspace, 2)
     assert processes_of(cluster)
     systemctl("stop", systemd.TARGET)
-    wait_for(lambda: not processes_of(cluster))
+    trial.wait_for(lambda: not processes_of(cluster), 20)
     assert systemctl("list-units", "--plain", "--no-legend", "trainyard*") == ""
