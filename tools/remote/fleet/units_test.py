@@ -48,7 +48,9 @@ def systemctl(folder):
     with (folder / "log").open("w") as log:
         command = ["unshare", *user, "--mount", "--cgroup", "sh", "-c", START]
         process = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
-        trial.wait_for(lambda: process.poll() is not None or ask("is-active", "basic.target", check=False) == "active", 20)
+        trial.wait_for(
+            lambda: process.poll() is not None or ask("is-active", "basic.target", check=False) == "active", 20
+        )
         if process.poll() is not None:
             print((folder / "log").read_text())
             pytest.skip(SKIPPED)
