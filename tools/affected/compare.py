@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from tools.affected.action_graph import MIDDLEMAN, TEST_RUNNER, ActionGraph, Node
+from tools.affected.action_graph import MANIFESTS, MIDDLEMAN, TEST_RUNNER, ActionGraph, Node
 from tools.affected.digests import EXTERNAL_FOLDER, GENERATED
 
 Digest = Callable[[str], str]
 
 # The order of dependencies enters their keys, but not what they write: which file stands where in the runfiles, and
 # which repository is known by which name there.
-_LAYOUTS = ("RepoMappingManifest", "SourceSymlinkManifest", "SymlinkTree")
+_LAYOUTS = (*MANIFESTS, "SymlinkTree")
 # How many changes of a test are told one by one.
 _TOLD = 8
 

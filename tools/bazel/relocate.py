@@ -112,7 +112,7 @@ def assemble(folder: Path, version: str) -> None:
 
 
 def find_pip(apt: Apt, folder: Path) -> list[str]:
-    """The command that runs pip: that of this interpreter or, where it came without, Debian's, unpacked into `folder`."""
+    """The command that runs pip: that of this interpreter or, where it came without, Debian's, put into `folder`."""
     return wheels.host_pip() or debian_pip(apt, folder)
 
 

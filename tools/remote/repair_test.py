@@ -2,7 +2,6 @@
 
 import os
 import signal
-import uuid
 from pathlib import Path
 
 import pytest
@@ -28,9 +27,8 @@ def workspace(tmp_path_factory):
 
 @pytest.fixture
 def mark():
-    name = f"ty-{uuid.uuid4().hex}"
-    yield name
-    (Path("/dev/shm") / name).unlink(missing_ok=True)
+    with trial.mark() as file:
+        yield file.name
 
 
 def start(workspace, cluster, mark):

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class Outcome:
       status: its exit status.
       tests: label to what the build events say of it.
       said: standard error.
-      root: where the logs of the tests are.
+      logs: the folder of what the tests printed.
     """
 
     status: int
@@ -222,6 +223,16 @@ def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
 def pid_of(cluster: Cluster, name: str) -> int:
     """The process of a part of a cluster; 0 where it does not run."""
     return next(each["pid"] for each in cluster.processes() if each["name"] == name)
+
+
+@contextlib.contextmanager
+def mark() -> Iterator[Path]:
+    """A file that is not there yet, for an action to make: the whole machine sees it, from each sandbox."""
+    file = Path("/dev/shm") / f"ty-{uuid.uuid4().hex}"
+    try:
+        yield file
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def processes_with(text: str) -> list[int]:

@@ -4,8 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-import uuid
 from pathlib import Path
 
 import pytest
@@ -85,6 +83,12 @@ def workspace(near, tmp_path_factory):
     made.close()
 
 
+@pytest.fixture
+def mark():
+    with trial.mark() as file:
+        yield file
+
+
 def test_credentials_that_are_not_taken_are_refused_at_once(far, url, shown, tmp_path):
     folder = tmp_path / "tls"
     credentials.make(folder, [])
@@ -107,14 +111,12 @@ def test_a_joined_worker_runs_tests(near, joined, workspace, tunnel):
     assert near.state(name) == "idle"
 
 
-def test_a_joined_worker_that_is_killed_runs_its_test_again(joined, workspace, tunnel):
-    mark = Path("/dev/shm") / f"ty-{uuid.uuid4().hex}"
+def test_a_joined_worker_that_is_killed_runs_its_test_again(joined, workspace, tunnel, mark):
     process = workspace.start(trial.Settings(), *tunnel, f"--test_env=MARK={mark.name}", targets=["//:slow_test"])
     try:
-        while not mark.exists():
-            assert process.poll() is None
-            time.sleep(0.1)
-        (worker,) = pids(f"gpu-1@{joined.host.name}")
+        trial.wait_for(mark.exists, 60)
+        named = trial.processes_with(f"gpu-1@{joined.host.name}")
+        (worker,) = (pid for pid in named if Path(f"/proc/{pid}/exe").resolve().name == "buildbox-worker")
         os.kill(worker, signal.SIGKILL)
         _, said = process.communicate(timeout=60)
         assert process.returncode == 0, said
@@ -124,17 +126,3 @@ def test_a_joined_worker_that_is_killed_runs_its_test_again(joined, workspace, t
     finally:
         process.terminate()
         process.communicate()
-        mark.unlink(missing_ok=True)
-
-
-def pids(worker):
-    """The processes of BuildBox's worker of this name."""
-    found = []
-    for line in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = line.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if words[0].endswith(b"/buildbox-worker") and worker.encode() in words:
-            found.append(int(line.parent.name))
-    return found

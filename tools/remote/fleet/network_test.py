@@ -1,8 +1,6 @@
 """The wire between two hosts is cut while a test runs."""
 
 import time
-import uuid
-from pathlib import Path
 
 import pytest
 
@@ -54,9 +52,8 @@ def wire(both):
 
 @pytest.fixture
 def mark():
-    file = Path("/dev/shm") / f"ty-{uuid.uuid4().hex}"
-    yield file
-    file.unlink(missing_ok=True)
+    with trial.mark() as file:
+        yield file
 
 
 @pytest.fixture
