@@ -1,0 +1,71 @@
+"""Makes a transformers model attend over packed sequences."""
+
+from typing import Any, get_args
+
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+
+from trainers.attention.packed import Backend, packed_attention
+
+# What a model may ask of its attention and the packed kernels do not do: as a model passes it, never ignored.
+_UNSUPPORTED = ("softcap", "s_aux", "position_bias")
+
+
+def use_packed_attention(model: PreTrainedModel, backend: Backend) -> None:
+    """Let every attention layer of a model use `packed_attention`.
+
+    The model then takes packed rows alone: ``input_ids`` and ``position_ids`` of shape ``[1, T]`` and, by the names
+    that transformers gives them, ``cu_seq_lens_q`` and ``max_length_q``.
+
+    Raises:
+        ValueError: if the model does not take its attention from transformers' interface.
+    """
+    # (transformers looks for packages of its own behind a name with "flash" in it)
+    name = f"trainyard_packed_{get_args(Backend).index(backend)}"
+    AttentionInterface.register(name, _forward_of(backend))
+    try:
+        model.set_attn_implementation(name)
+    except ValueError as error:
+        raise ValueError(
+            f"{type(model).__name__} cannot attend over packed sequences: {error}; pack with strategy 'padded'"
+        ) from error
+    if model.config._attn_implementation != name:
+        raise ValueError(
+            f"{type(model).__name__} does not let its attention be exchanged, so it cannot attend over packed "
+            "sequences: pack with strategy 'padded'"
+        )
+
+
+def _forward_of(backend: Backend) -> Any:
+    def forward(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        scaling: float | None = None,
+        dropout: float = 0.0,
+        sliding_window: int | None = None,
+        *,
+        cu_seq_lens_q: Tensor,
+        max_length_q: int,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
+        """Query ``[1, H, T, D]``, key and value ``[1, K, T, D]``; returns ``[1, T, H, D]``."""
+        asked = [name for name in _UNSUPPORTED if kwargs.get(name) is not None]
+        if asked:
+            raise ValueError(f"packed attention does not do {', '.join(asked)}: pack with strategy 'padded'")
+        if attention_mask is not None:
+            raise ValueError("packed attention takes no mask: cu_seq_lens_q says where sequences end")
+        attended = packed_attention(
+            *(each[0].transpose(0, 1) for each in (query, key, value)),
+            cu_seqlens=cu_seq_lens_q,
+            max_seqlen=max_length_q,
+            scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
+            backend=backend,
+            window=sliding_window,
+            dropout=dropout,
+        )
+        return attended[None], None
+
+    return forward

@@ -1,0 +1,51 @@
+"""How many blocks must compute their activations anew so that a training fits into a GPU's memory."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from trainers.models.blocks import transformer_blocks
+
+# Of the limit, for what is not counted: allocator rounding, communication buffers, kernels' workspaces.
+_SLACK = 0.04
+
+
+def blocks_to_checkpoint(model: nn.Module, run: Callable[[], Tensor], limit_bytes: float) -> int:
+    """Measure what a block keeps for the backward pass, and count the blocks for which there is no room.
+
+    Call it before the first step. One forward pass is run; nothing changes.
+
+    Args:
+        model: sharded or whole, on a GPU, without optimizer state yet.
+        run: computes the loss of a minibatch as large as they come.
+        limit_bytes: memory that may be used.
+
+    Returns:
+        0 to all blocks: the first so many are to be given to `checkpoint_blocks`.
+    """
+    blocks = transformer_blocks(model)
+    kept: list[int] = []
+    before: list[int] = []
+    handles = [
+        blocks[-1].register_forward_pre_hook(lambda *_: before.append(torch.cuda.memory_allocated()), prepend=False),
+        blocks[-1].register_forward_hook(lambda *_: kept.append(torch.cuda.memory_allocated()), prepend=True),
+    ]
+    base = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    all_kept = torch.cuda.max_memory_allocated() - base
+    for handle in handles:
+        handle.remove()
+    of_block = kept[0] - before[0]
+    trained = sum(_local_bytes(parameter) for parameter in model.parameters() if parameter.requires_grad)
+    # Gradient and two moments of each trained parameter, the parts outside of the blocks, and one block that is computed
+    # anew with its gradients: twice what it keeps.
+    rest = base + 3 * trained + (all_kept - len(blocks) * of_block) + 2 * of_block
+    room = int((limit_bytes * (1 - _SLACK) - rest) // of_block)
+    return min(max(len(blocks) - room, 0), len(blocks))
+
+
+def _local_bytes(parameter: nn.Parameter) -> int:
+    local = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+    return int(local.numel() * local.element_size())

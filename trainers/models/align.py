@@ -1,0 +1,31 @@
+"""Makes a tokenizer and a model fit each other."""
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+EMBEDDING_MULTIPLE = 8
+"""Rows of an embedding that is enlarged: tensor cores want a multiple of it."""
+
+
+def align(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give the model an embedding for every token and the tokenizer's special ids; give the tokenizer a pad token.
+
+    The embedding grows, to a multiple of 8 rows, only if the tokenizer knows more tokens than it has rows: the new ones
+    are drawn as the model initialises embeddings. It never shrinks. A tokenizer without a pad token pads with its EOS.
+
+    Raises:
+        ValueError: if the tokenizer has neither a pad nor an EOS token.
+    """
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        # (not from the mean of the others: that cannot be had where the weights are not loaded yet)
+        model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=EMBEDDING_MULTIPLE, mean_resizing=False)
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise ValueError(
+                f"tokenizer {tokenizer.name_or_path!r} has neither a pad nor an EOS token: add one of them to its "
+                "special tokens"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        for config in (model.config, model.generation_config):
+            if config is not None:
+                setattr(config, name, getattr(tokenizer, name))

@@ -1,0 +1,107 @@
+"""Reads a causal language model from a folder, and brings it to ranks that hold shards of it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a model's folder has weights beside its configuration."""
+    return any(path for pattern in _WEIGHTS for path in folder.glob(pattern))
+
+
+def read_model(folder: Path, seed: int = 0) -> PreTrainedModel:
+    """Read a model's weights, in fp32, to the CPU; draw them where the folder has none.
+
+    Args:
+        folder: with ``config.json`` and, as a rule, safetensors.
+        seed: of the weights of a folder without.
+
+    Raises:
+        ValueError: if the folder has no configuration of a causal language model, or its weights do not fit it.
+    """
+    config = _config(folder)
+    if not has_weights(folder):
+        torch.manual_seed(seed)
+        made: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        return made
+    model, found = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    # (what transformers would draw at random, with a warning)
+    if wrong := {kind: sorted(map(str, found[kind])) for kind in ("missing_keys", "mismatched_keys") if found[kind]}:
+        raise ValueError(
+            f"{folder}: the weights do not fit config.json: {wrong}; the folder is damaged, or mixes two models"
+        )
+    read: PreTrainedModel = model
+    return read
+
+
+def empty_model(folder: Path) -> PreTrainedModel:
+    """Make the model of a folder with its parameters, fp32, on the meta device and its buffers on the CPU.
+
+    Raises:
+        ValueError: as `read_model`.
+    """
+    config = _config(folder)
+    with _parameters_on_meta():
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.tie_weights()
+    return model
+
+
+def materialise(model: nn.Module, device: torch.device) -> None:
+    """Give parameters on the meta device memory, not values; buffers keep theirs and move along."""
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model.to_empty(device=device)
+    for name, buffer in model.named_buffers():
+        buffer.copy_(buffers[name])
+
+
+def distribute_from_rank0(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy rank 0's whole weights into the shards of every rank, tensor by tensor.
+
+    Args:
+        model: sharded, its parameters DTensors on one mesh whose rank 0 is this process group's.
+        weights: rank 0's, by name; of the others the shapes alone count (meta tensors).
+    """
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            assert isinstance(parameter, DTensor), name
+            local = parameter.to_local()
+            # (collectives need the mesh's device, which an offloaded shard is not on)
+            device = torch.device(parameter.device_mesh.device_type)
+            whole = weights[name]
+            whole = torch.empty(whole.shape, dtype=whole.dtype, device=device) if whole.is_meta else whole.to(device)
+            local.copy_(distribute_tensor(whole, parameter.device_mesh, parameter.placements).to_local())
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    register = nn.Module.register_parameter
+
+    def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None:
+            parameter = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+        register(module, name, parameter)
+
+    nn.Module.register_parameter = on_meta  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def _config(folder: Path) -> PreTrainedConfig:
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"model {folder}: no config.json in it; give the folder of a transformers model")
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"model {folder}: config.json cannot be read: {error}") from error
+    return config

@@ -1,0 +1,50 @@
+"""Models come from their folder as they are, or not at all."""
+
+import json
+
+import pytest
+import torch
+
+from testing.tiny_models.models import ARCHITECTURES, tiny_config, tiny_model
+from trainers.models.load import empty_model, materialise, read_model
+
+
+def test_weights_are_read_in_fp32(tmp_path):
+    model = tiny_model("llama_tied").to(torch.bfloat16)
+    model.save_pretrained(tmp_path)
+    read = read_model(tmp_path)
+    assert read.lm_head.weight is read.model.embed_tokens.weight
+    for (name, actual), wanted in zip(read.named_parameters(), model.parameters(), strict=True):
+        assert actual.dtype == torch.float32 and torch.equal(actual, wanted.float()), name
+
+
+def test_configuration_alone_gives_random_weights(tmp_path):
+    tiny_config().save_pretrained(tmp_path)
+    first, again, other = (read_model(tmp_path, seed).lm_head.weight for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_empty_model_has_values_in_its_buffers_alone(tmp_path, architecture):
+    model = tiny_model(architecture)
+    model.save_pretrained(tmp_path)
+    empty = empty_model(tmp_path)
+    assert [name for name, _ in empty.named_parameters()] == [name for name, _ in model.named_parameters()]
+    assert all(parameter.is_meta for parameter in empty.parameters())
+    materialise(empty, torch.device("cpu"))
+    assert [name for name, _ in empty.named_buffers()] == [name for name, _ in model.named_buffers()]
+    for (name, actual), wanted in zip(empty.named_buffers(), model.buffers(), strict=True):
+        assert torch.equal(actual, wanted), name
+
+
+def test_what_is_no_model_is_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match="no config.json in it; give the folder of a transformers model"):
+        read_model(tmp_path)
+    tiny_model(num_hidden_layers=1).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+    with pytest.raises(ValueError, match=r"weights do not fit config.json: .*layers.1.input_layernorm"):
+        read_model(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="config.json cannot be read"):
+        empty_model(tmp_path)

@@ -1,0 +1,82 @@
+"""The loss of a causal language model, summed over the tokens that carry one.
+
+Every kind computes the same number: the sum, over tokens t whose label counts, of the cross entropy of the prediction
+after token t - 1. The caller divides by the tokens of the whole batch. `model_inputs` picks those tokens, so that
+positions without loss cost the head nothing.
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any, Literal, get_args
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.loss.loss_utils import ForCausalLMLoss
+
+from trainers.models.linear_cross_entropy import linear_cross_entropy
+
+Loss = Literal["fused", "transformers", "liger"]
+"""``fused``: ours, never holds all logits. ``transformers``: theirs, on full logits. ``liger``: the kernel of Liger
+(GPU)."""
+
+
+def use_loss(model: PreTrainedModel, kind: Loss) -> None:
+    """Let ``model(..., labels=targets).loss`` be the summed cross entropy, computed as ``kind`` says.
+
+    The model then takes `model_inputs`. With the kinds that fuse the head, its ``logits`` are hidden states: such a
+    model is for training alone.
+
+    Raises:
+        ValueError: if the kind is unknown or not installed, or the model changes its logits in a way that a fused
+            head would not see.
+    """
+    if kind not in get_args(Loss):
+        raise ValueError(f"loss {kind!r} is unknown: choose one of {', '.join(get_args(Loss))}")
+    if kind == "transformers":
+        model.loss_function = _of_logits
+        return
+    if getattr(model.config.get_text_config(), "final_logit_softcapping", None):
+        raise ValueError(
+            f"loss={kind!r}: {type(model).__name__} caps its logits, which a fused head cannot: use loss='transformers'"
+        )
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        raise ValueError(f"loss={kind!r}: {type(model).__name__} has no linear head: use loss='transformers'")
+    fused = linear_cross_entropy if kind == "fused" else _liger()
+    # What the model does between head and loss, such as Granite's division of the logits, is linear: it acts on the
+    # hidden states as it would on the logits, without a bias at least.
+    head.forward = lambda hidden: hidden
+
+    def loss(logits: Tensor, labels: Tensor, predicting: Tensor | None = None, **kwargs: Any) -> Tensor:
+        return fused(_picked(logits, predicting), head.weight, labels[0], head.bias)
+
+    model.loss_function = loss
+
+
+def _of_logits(logits: Tensor, labels: Tensor, predicting: Tensor | None = None, **kwargs: Any) -> Tensor:
+    loss: Tensor = ForCausalLMLoss(
+        _picked(logits, predicting), None, logits.shape[-1], num_items_in_batch=1, shift_labels=labels
+    )
+    return loss
+
+
+def _picked(logits: Tensor, predicting: Tensor | None) -> Tensor:
+    """Return the rows of ``[B, L, ...]`` that predict a token with loss: ``[N, ...]``, as ``logits_to_keep`` does."""
+    rows = logits.flatten(0, -2)
+    return rows if predicting is None else rows[predicting]
+
+
+def _liger() -> Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]:
+    if not find_spec("liger_kernel"):
+        raise ValueError("loss='liger': the package liger-kernel is not installed; install it, or use loss='fused'")
+    from liger_kernel.transformers.fused_linear_cross_entropy import LigerFusedLinearCrossEntropyLoss  # keep: an extra
+
+    kernel = LigerFusedLinearCrossEntropyLoss(reduction="sum")
+
+    def loss(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None) -> Tensor:
+        if not len(hidden):  # (a grid of no blocks is refused by the driver)
+            return hidden.sum() + 0.0 * weight.sum()
+        value: Tensor = kernel(weight, hidden, targets, bias)
+        return value
+
+    return loss
