@@ -1,0 +1,81 @@
+"""Work that the ranks do together: it succeeds on all of them or fails on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written or read; the same error, naming rank and cause, is raised on every rank."""
+
+
+class Ranks:
+    """The ranks that write and read a checkpoint together; without a process group, this process alone.
+
+    Every method is a collective, so that a `Ranks` belongs to one thread at a time.
+
+    Attributes:
+        group: the process group, or None for a process alone.
+        rank: this process among them, from 0.
+        world_size: how many they are.
+    """
+
+    def __init__(self, group: dist.ProcessGroup | None = None):
+        if group is None and dist.is_initialized():
+            group = dist.group.WORLD
+        self.group = group
+        self.rank = 0 if group is None else dist.get_rank(group)
+        self.world_size = 1 if group is None else dist.get_world_size(group)
+
+    @classmethod
+    def of_their_own(cls) -> Ranks:
+        """Return all ranks in a new gloo group, whose collectives cannot meet those of the training.
+
+        That makes it safe to use from a second thread, and needs no accelerator. A collective: call it on every rank.
+        """
+        return cls(dist.new_group(backend="gloo") if dist.is_initialized() else None)
+
+    def together(self, work: Callable[[], T]) -> list[T]:
+        """Call ``work`` on every rank and return all results, by rank; also a barrier.
+
+        Raises:
+            CheckpointError: on every rank, if it raised on any: with the ranks and what they raised.
+        """
+        result, error = None, None
+        try:
+            result = work()
+        except Exception as caught:
+            error = caught
+        texts = self._gather(None if error is None else _describe(error))
+        ranks_of: dict[str, list[int]] = {}
+        for rank, text in enumerate(texts):
+            if text is not None:
+                ranks_of.setdefault(text, []).append(rank)
+        if ranks_of:
+            raise CheckpointError("; ".join(f"{_name(ranks)}: {text}" for text, ranks in ranks_of.items())) from error
+        return self._gather(result)
+
+    def first(self, work: Callable[[], T]) -> T:
+        """Call ``work`` on rank 0 and return its result on every rank; errors as in `together`."""
+        result = self.together(lambda: work() if self.rank == 0 else None)[0]
+        return result  # type: ignore[return-value]  # rank 0 returned a T
+
+    def _gather(self, value: Any) -> list[Any]:
+        if self.group is None:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value, group=self.group)
+        return values
+
+
+def _describe(error: Exception) -> str:
+    return str(error) if isinstance(error, CheckpointError) else f"{type(error).__name__}: {error}"
+
+
+def _name(ranks: list[int]) -> str:
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
