@@ -1,4 +1,4 @@
-"""Kill a forked process while it saves: after its n-th file operation, or after a delay."""
+"""Kill a forked process while it saves: at its n-th file operation, or some time into a save."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+_FORK = multiprocessing.get_context("fork")
 _FILE_OPERATIONS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.scandir", "os.listdir")
 
 
-def kill_at_operation(work: Callable[[], None], operation: int) -> bool:
+def kill_at_operation(work: Callable[[], object], operation: int) -> bool:
     """Run ``work`` in a fork that ends by SIGKILL at the start of a file operation (from 0); False if it did fewer."""
 
     def run() -> None:
@@ -28,23 +29,44 @@ def kill_at_operation(work: Callable[[], None], operation: int) -> bool:
         sys.addaudithook(count)
         work()
 
-    return _exit_code(_fork(run)) == -signal.SIGKILL
-
-
-def kill_after(work: Callable[[], None], seconds: float) -> None:
-    """Run ``work``, which goes on for ever, in a fork, and end it by SIGKILL after some time."""
-    process = _fork(work)
-    time.sleep(seconds)
-    process.kill()
-    assert _exit_code(process) == -signal.SIGKILL, "the work ended by itself"
-
-
-def _fork(work: Callable[[], None]) -> multiprocessing.process.BaseProcess:
-    process = multiprocessing.get_context("fork").Process(target=work)
+    process = _FORK.Process(target=run)
     process.start()
-    return process
-
-
-def _exit_code(process: multiprocessing.process.BaseProcess) -> int | None:
     process.join()
-    return process.exitcode
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+def kill_in_a_save(saves: Callable[[], Iterator[object]], fraction: float) -> int:
+    """Iterate over ``saves()``, which saves once per item, in a fork, and kill it some time after the first.
+
+    Args:
+        saves: goes on for ever.
+        fraction: how long after, as a multiple of the time that the first save took.
+
+    Returns:
+        How many saves were done for certain; the next one may be.
+    """
+    receiver, sender = _FORK.Pipe(duplex=False)
+
+    def run() -> None:
+        sender.send("begins")
+        for _ in saves():
+            sender.send("saved")
+
+    process = _FORK.Process(target=run)
+    process.start()
+    sender.close()
+    receiver.recv()
+    began = time.monotonic()
+    receiver.recv()
+    time.sleep(fraction * (time.monotonic() - began))
+    process.kill()
+    process.join()
+    done = 1
+    while receiver.poll():
+        try:
+            receiver.recv()
+        except EOFError:
+            break
+        done += 1
+    return done

@@ -1,4 +1,5 @@
 import errno
+import itertools
 import json
 import logging
 import multiprocessing
@@ -12,7 +13,7 @@ import pytest
 
 from testing.distributed.case import DistributedTest
 from trainers.checkpoint import store as store_module
-from trainers.checkpoint.crash_cases import kill_after, kill_at_operation
+from trainers.checkpoint.crash_cases import kill_at_operation, kill_in_a_save
 from trainers.checkpoint.ranks import CheckpointError, Ranks
 from trainers.checkpoint.store import MANIFEST, CheckpointStore, open_checkpoint
 
@@ -234,23 +235,17 @@ def test_killed_at_every_file_operation(tmp_path):
 
 
 def test_killed_at_random_moments(tmp_path):
-    store = CheckpointStore(tmp_path / "checkpoints", keep_last=2)
-    announced = tmp_path / "announced"
-    save(store, 0)
+    store = CheckpointStore(tmp_path, keep_last=2)
     step, inside = 0, 0
     moments = random.Random(1)
+
+    def saves():
+        for number in itertools.count(step + 1):
+            yield store.save(number, writer(number, pause=0.001))
+
     for _ in range(25):
-        announced.write_text(str(step))
-
-        def save_for_ever(step=step):
-            while True:
-                step += 1
-                store.save(step, writer(step, pause=0.001))
-                announced.with_suffix(".new").write_text(str(step))
-                os.replace(announced.with_suffix(".new"), announced)
-
-        kill_after(save_for_ever, moments.uniform(0.0, 0.08))
-        step, leftovers = check_after_kill(store, int(announced.read_text()))
+        done = kill_in_a_save(saves, moments.uniform(0, 2))
+        step, leftovers = check_after_kill(store, step + done)
         inside += leftovers > 0
     assert inside > 12, "most kills fall into a save"
 
