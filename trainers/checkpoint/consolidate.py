@@ -51,9 +51,7 @@ def consolidate(
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     state = _read_each(checkpoint.path, {name: saved[name] for name in wanted})
-    write_transformers(
-        model, unfinished, state=state, tokenizer=tokenizer, dtype=dtype, max_shard_gb=max_shard_gb
-    )
+    write_transformers(model, unfinished, state=state, tokenizer=tokenizer, dtype=dtype, max_shard_gb=max_shard_gb)
     unfinished.rename(folder)
 
 

@@ -11,9 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 def plain_model(model: nn.Module) -> nn.Module:
     """Return the model inside DistributedDataParallel and ``torch.compile``."""
-    while isinstance(model, DistributedDataParallel) or hasattr(model, "_orig_mod"):
-        model = model.module if isinstance(model, DistributedDataParallel) else model._orig_mod
-    return model
+    inner = model.module if isinstance(model, DistributedDataParallel) else getattr(model, "_orig_mod", None)
+    return model if inner is None else plain_model(inner)
 
 
 def all_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -36,5 +35,7 @@ def all_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def without_aliases(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return each tensor once, under the first of its names: tied weights are one tensor."""
-    first = {id(tensor): name for name, tensor in reversed(tensors.items())}
-    return {name: tensor for name, tensor in tensors.items() if first[id(tensor)] == name}
+    first: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        first.setdefault(id(tensor), name)
+    return {name: tensors[name] for name in first.values()}

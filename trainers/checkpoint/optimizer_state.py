@@ -131,4 +131,3 @@ def _difference(own: list[list[str]], saved: list[list[str]]) -> str:
     group = next(i for i in range(len(own)) if own[i] != saved[i])
     odd = sorted(set(own[group]) ^ set(saved[group]))
     return f"group {group} " + (f"does not hold the same, {listing(odd)}" if odd else "has another order")
-

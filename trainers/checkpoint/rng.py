@@ -12,7 +12,11 @@ import torch
 def rng_state() -> dict[str, Any]:
     """Return the states of this process's generators, in types that ``torch.load(weights_only=True)`` reads."""
     name, keys, *rest = np.random.get_state(legacy=True)
-    state = {"python": random.getstate(), "numpy": (name, torch.from_numpy(keys), *rest), "torch": torch.get_rng_state()}
+    state = {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(keys), *rest),
+        "torch": torch.get_rng_state(),
+    }
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state

@@ -54,7 +54,7 @@ def _open(folder: Path, files: ExitStack) -> dict[str, Any]:
         names = sorted(set(json.loads((folder / INDEX_FILE).read_text())["weight_map"].values()))
     else:
         names = [SINGLE_FILE]
-    slices = {}
+    slices: dict[str, Any] = {}
     for name in names:
         if not (folder / name).exists():
             raise ValueError(f"{folder} lacks {name}: it is no folder of safetensors weights, or not a complete one")
@@ -100,7 +100,7 @@ def _give_memory(model: nn.Module, device: torch.device) -> None:
         tensor._is_hf_initialized = True  # type: ignore[attr-defined]
     for name in computed:
         model.get_submodule(name.rpartition(".")[0])._is_hf_initialized = False  # type: ignore[assignment]
-    model.initialize_weights()
+    model.initialize_weights()  # type: ignore[no-untyped-call]
 
 
 def _copy(tensor: torch.Tensor, source: Any) -> None:

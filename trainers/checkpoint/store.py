@@ -1,9 +1,9 @@
 """A folder of checkpoints in which what looks complete is complete, whenever the machine stopped.
 
-``FOLDER/step-0000000120/`` is a checkpoint: files of any format, and ``manifest.json`` with the size and CRC-32 of each.
-It is written into a hidden folder beside its place, file by file flushed to the disk, the manifest last, and then renamed:
-readers see all of it or nothing. Deleting renames first, for the same reason. Names that begin with a dot are work in
-progress, or what a dead process left of it.
+``FOLDER/step-0000000120/`` is a checkpoint: files of any format, and ``manifest.json`` with the size and CRC-32 of
+each. It is written into a hidden folder beside its place, file by file flushed to the disk, the manifest last, and then
+renamed: readers see all of it or nothing. Deleting renames first, for the same reason. Names that begin with a dot are
+work in progress, or what a dead process left of it.
 
 CRC-32 finds what hardware and killed processes do to a file, at several GB/s; it is no protection against forgery.
 """

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from transformers import (
     AutoModelForCausalLM,
     GemmaConfig,
@@ -12,6 +17,8 @@ from transformers import (
     PreTrainedModel,
     Qwen3MoeConfig,
 )
+
+from trainers.checkpoint.module_state import all_tensors
 
 VOCABULARY = 61  # no multiple of any number of ranks
 _SIZES = {
@@ -52,3 +59,29 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
     with torch.no_grad():
         result: torch.Tensor = model(torch.arange(VOCABULARY, device=device)[None]).logits
     return result
+
+
+def shard(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """Wrap by FSDP2 over all ranks, block by block."""
+    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    blocks: Any = model.base_model.h if hasattr(model.base_model, "h") else model.base_model.layers
+    for block in blocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
+
+
+def load_as_users_do(folder: Path) -> PreTrainedModel:
+    """Load by transformers, for evaluation; nothing may be missing, unexpected or of another shape."""
+    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not any(info.values()), info
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def assert_equal_weights(actual: PreTrainedModel, expected: PreTrainedModel, dtype: torch.dtype | None = None) -> None:
+    """Compare parameters and persistent buffers bit by bit, after ``expected`` is rounded to ``dtype``."""
+    tensors, wanted = all_tensors(actual), all_tensors(expected)
+    assert tensors.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        assert torch.equal(tensors[name], tensor.to(dtype or tensor.dtype)), name

@@ -1,4 +1,4 @@
-"""A short training that uses what a checkpoint must keep: tied and frozen weights, a buffer, every kind of randomness."""
+"""A short training that uses what a checkpoint must keep: tied and frozen weights, a buffer, every generator."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Write a folder that ``transformers.AutoModelForCausalLM.from_pretrained`` loads, from a model on any number of ranks.
 
-Tensors are gathered one by one, and the ranks take turns at holding a shard: none ever holds more than one shard and one
-tensor, and as many shards are written at a time as there are ranks.
+Tensors are gathered one by one, and the ranks take turns at holding a shard: none ever holds more than one shard and
+one tensor, and as many shards are written at a time as there are ranks.
 """
 
 from __future__ import annotations
