@@ -36,6 +36,22 @@ class TestRanks(DistributedTest):
                 assert torch.equal(logits(empty), logits(model))  # by buffers that are in no file, too
 
 
+def moved_to_meta(family):
+    model = build(family).to("meta")  # has its weights and buffers behind it
+    model.tie_weights()
+    return model
+
+
+@pytest.mark.parametrize("make", [build_on_meta, moved_to_meta])
+@pytest.mark.parametrize("family", ["llama tied", "gpt2"])
+def test_into_a_plain_model_on_meta(family, make, tmp_path):
+    write_transformers(build(family), tmp_path)
+    model = make(family)
+    load_safetensors(model, tmp_path, torch.device("cpu"))
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert torch.equal(logits(model), logits(build(family)))
+
+
 def test_loading_another_model_is_refused_by_name(tmp_path):
     write_transformers(build("llama"), tmp_path)
     tied = build("llama tied")
