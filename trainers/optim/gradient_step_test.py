@@ -9,7 +9,7 @@ from testing.tolerances.tolerances import assert_close
 from trainers.optim.gradient_step import GradientStep
 from trainers.optim.optim_cases import backward, tiny_llama, token_ids
 from trainers.optim.optimizer import build_optimizer
-from trainers.optim.osft import apply_osft
+from trainers.optim.osft import apply_osft, insert_osft_layers
 from trainers.optim.osft_linear import osft_layers
 from trainers.optim.schedule import build_schedule
 
@@ -103,6 +103,7 @@ def test_adamw_makes_the_host_wait_for_nothing():
     """Fake tensors have no values: reading one on the host is an error."""
     with FakeTensorMode():
         model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+        assert insert_osft_layers(model, 0.5, ["0"])
         update, _ = step_of(model, "adamw")
         model(torch.ones(2, 4)).sum().backward()
         assert update().shape == ()
