@@ -52,7 +52,7 @@ class GradientStep:
         project_gradients(self._model)
         norm = clip_gradients(self._model.parameters(), self._max_norm)
         not_finite = (~norm.isfinite()).float()
-        self.num_skipped = self.num_skipped.to(norm.device) + not_finite
+        self.num_skipped = not_finite + self.num_skipped  # (at first a number on the CPU, which adds to any device)
         if self._skips_on_device:
             self._optimizer.found_inf = not_finite  # type: ignore[attr-defined]  # as torch.amp.GradScaler does
         elif not_finite:

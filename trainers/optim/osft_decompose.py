@@ -30,7 +30,7 @@ def rounds(costs: Mapping[str, int], num_ranks: int) -> list[list[str]]:
 
     Jobs go into rounds from the dearest to the cheapest (ties: by name), so those of a round cost about the same. As in
     longest-processing-time scheduling, nothing takes longer than the mean load of a rank plus the dearest job; and
-    a result can be passed on at the end of its round, so a rank holds one at a time.
+    a result can be passed on at the end of its round, so a rank holds its own and one of another's.
 
     Args:
         costs: of each job.
@@ -51,7 +51,7 @@ def load_dense_weights(
 
     Each rank decomposes its share in the dtype of the factors and broadcasts the result. The factors may be plain or
     sharded, in which case a rank keeps its shards: a model made on ``meta``, sharded and only then filled from lazily
-    read weights never holds more than one decomposition in whole.
+    read weights never holds more than two decompositions in whole.
 
     Args:
         layers: what :func:`trainers.optim.osft.insert_osft_layers` returned.

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from trainers.optim.full_precision import full_precision
+
 
 class Factors(NamedTuple):
     """A thin singular value decomposition ``W = u diag(s) v^T``, singular values in descending order."""
@@ -98,6 +100,7 @@ class OsftLinear(nn.Module):
         return high + F.linear((x @ self.V_low) * self.S_low, self.U_low, self.bias)
 
     @torch.no_grad()
+    @full_precision()
     def dense_weight(self) -> Tensor:
         """The weight multiplied out, in the layout of the layer it replaces; a DTensor if the factors are."""
         weight = (self.U_high * self.S_high) @ self.V_high.mT + (self.U_low * self.S_low) @ self.V_low.mT

@@ -8,8 +8,7 @@ holds (k, l) besides. U and V are sharded over n, so a rank multiplies its rows,
 both (k, l); it runs while the next layer's are multiplied.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.distributed.tensor import DTensor
 
+from trainers.optim.full_precision import full_precision
 from trainers.optim.osft_linear import OsftLinear, osft_layers
 
 
@@ -45,16 +45,16 @@ class _Started(NamedTuple):
 
 
 @torch.no_grad()
+@full_precision()  # TF32 would leave a thousandth of what is to be taken out
 def _project(jobs: Iterable[tuple[OsftLinear, Tensor, Tensor]]) -> None:
-    with _full_precision():
-        running: _Started | None = None
-        for layer, u, v in jobs:
-            started = _start(layer, u, v)
-            if running is not None:
-                _finish(running)
-            running = started
+    running: _Started | None = None
+    for layer, u, v in jobs:
+        started = _start(layer, u, v)
         if running is not None:
             _finish(running)
+        running = started
+    if running is not None:
+        _finish(running)
 
 
 def _start(layer: OsftLinear, u: Tensor, v: Tensor) -> _Started:
@@ -85,14 +85,3 @@ def _shard_group(tensor: Tensor) -> ProcessGroup | None:
 
 def _local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """TF32 would leave a thousandth of what is to be taken out."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -23,17 +23,18 @@ def update_of(model):
     return GradientStep(model, optimizer, build_schedule(optimizer, "constant", num_training_steps=9), max_norm=0.1)
 
 
-class TestOsftOnRanks(DistributedTest):
+def osft_llama(device):
+    """The split model, each rank having decomposed its share: all have the same factors."""
+    model = tiny_llama().to(device)
+    apply_osft(model, 0.5)
+    return model
+
+
+class TestTraining(DistributedTest):
     world_size = [1, 2, 4]
 
-    def model(self):
-        """The split model, each rank having decomposed its share: all have the same factors."""
-        model = tiny_llama().to(self.device)
-        apply_osft(model, 0.5)
-        return model
-
     def test_training_is_that_of_one_rank(self):
-        single, model = self.model(), self.model()
+        single, model = osft_llama(self.device), osft_llama(self.device)
         for number, block in enumerate(model.model.layers):
             model.model.layers[number] = checkpoint_wrapper(block)
         shard(model)
@@ -54,6 +55,10 @@ class TestOsftOnRanks(DistributedTest):
         for name, value in dense.items():
             torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-5, msg=lambda t, n=name: f"{n}: {t}")
 
+
+class TestSettingUp(DistributedTest):
+    world_size = 4
+
     def test_filled_after_sharding(self):
         """From meta: no rank ever holds the model; the factors are those that splitting the whole model gives."""
         with torch.device("meta"):
@@ -63,13 +68,13 @@ class TestOsftOnRanks(DistributedTest):
         model.to_empty(device=self.device)
         dense = {name: layer.weight for name, layer in find_projections(tiny_llama().to(self.device)).items()}
         load_dense_weights(layers, dense)
-        expected = self.model().state_dict()
+        expected = osft_llama(self.device).state_dict()
         for name, layer in layers.items():
             for factor, value in layer.named_parameters():
                 assert torch.equal(whole(value), expected[f"{name}.{factor}"]), (name, factor)
 
     def test_resumed_from_a_checkpoint(self):
-        model, options = shard(self.model()), StateDictOptions(full_state_dict=True)
+        model, options = shard(osft_llama(self.device)), StateDictOptions(full_state_dict=True)
         train(model, update_of(model), 2, self.rank, self.world_size)
         saved = {name: value.clone() for name, value in get_model_state_dict(model, options=options).items()}
         resumed = tiny_llama(seed=1).to(self.device)
@@ -84,7 +89,7 @@ class TestOsftOnRanks(DistributedTest):
 
     def test_bf16_compute(self):
         """Parameters and gradients stay in fp32, and factors orthogonal in fp32."""
-        model = self.model()
+        model = osft_llama(self.device)
         expected = model(token_ids(2, 0, self.device)).logits.detach()
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
         for block in model.model.layers:
@@ -105,9 +110,7 @@ class TestHybridSharding(DistributedTest):
 
     def test_training_is_that_of_one_rank(self):
         """Two replicas of two shards: overlaps are added up over the shards alone."""
-        single, model = tiny_llama().to(self.device), tiny_llama().to(self.device)
-        for each in (single, model):
-            apply_osft(each, 0.5)
+        single, model = osft_llama(self.device), osft_llama(self.device)
         shard(model, init_device_mesh(self.device.type, (2, 2), mesh_dim_names=("replicas", "shards")))
         train(single, update_of(single), 2)
         train(model, update_of(model), 2, self.rank, self.world_size)
