@@ -2,12 +2,12 @@
 
 `MaxTokensPerRankCollator` stands in a data loader of every rank. Each rank packs the whole batch, which costs it a
 fraction of a millisecond and no communication, and builds tensors only of its own share. A loader that knows the
-lengths beforehand can call `pack` once and `collate_packed` or `collate_padded` with the samples of one rank.
+lengths beforehand calls `MaxTokensPerRankCollator.collate_share`, which asks for the samples of this rank alone.
 """
 
 import logging
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -22,7 +22,7 @@ from trainers.data.minibatch import (
     Sample,
     Tokens,
 )
-from trainers.data.packing import DUMMY, Oversize, Strategy, pack
+from trainers.data.packing import DUMMY, Lengths, Oversize, Strategy, pack
 
 _log = logging.getLogger(__name__)
 
@@ -67,11 +67,11 @@ class MaxTokensPerRankCollator:
                 f"pad_token_id={pad_token_id} with strategy='padded': give the tokenizer's pad id, "
                 "or its EOS id if it has none"
             )
-        self._max_tokens_per_rank = max_tokens_per_rank
+        self.max_tokens_per_rank = max_tokens_per_rank
         self._rank = rank
         self._num_ranks = num_ranks
         self._strategy = strategy
-        self._oversize = oversize
+        self.oversize = oversize
         self._pad_token_id = pad_token_id
 
     def __call__(self, batch: Sequence[Sample]) -> list[Minibatch]:
@@ -88,23 +88,37 @@ class MaxTokensPerRankCollator:
             ValueError: if a sample is malformed, or above the limit unless ``oversize="drop"``.
         """
         lengths = [len(sample["input_ids"]) for sample in batch]
-        packing = pack(lengths, self._max_tokens_per_rank, self._num_ranks, self._strategy, self._oversize)
+        return self.collate_share(lengths, [count_loss_tokens(sample) for sample in batch], batch.__getitem__)
+
+    def collate_share(
+        self, lengths: Lengths, num_loss_counted_tokens: Lengths, read: Callable[[int], Sample]
+    ) -> list[Minibatch]:
+        """Collate this rank's share of a batch of which only the sizes are known.
+
+        Args:
+            lengths: tokens of each sample of the global batch.
+            num_loss_counted_tokens: how many of its tokens carry loss.
+            read: gives the sample at a position of the batch; called once for each sample of this rank.
+
+        Returns:
+            As for a call, and the same errors.
+        """
+        packing = pack(lengths, self.max_tokens_per_rank, self._num_ranks, self._strategy, self.oversize)
         if packing.dropped and self._rank == 0:
             _log.warning(
                 "left out %d of %d samples longer than max_tokens_per_rank=%d",
                 len(packing.dropped),
-                len(batch),
-                self._max_tokens_per_rank,
+                len(lengths),
+                self.max_tokens_per_rank,
             )
-        dropped = set(packing.dropped)
-        counted = sum(count_loss_tokens(sample) for index, sample in enumerate(batch) if index not in dropped)
+        counted = int(np.delete(np.asarray(num_loss_counted_tokens), packing.dropped).sum())
         minibatches: list[Minibatch] = []
         for indices in packing.minibatches[self._rank] or [[DUMMY]]:
-            samples = [] if indices == [DUMMY] else [batch[index] for index in indices]
+            samples = [] if indices == [DUMMY] else [read(index) for index in indices]
             if self._pad_token_id is None or self._strategy != "padded":
-                minibatches.append(collate_packed(samples, counted, len(dropped)))
+                minibatches.append(collate_packed(samples, counted, len(packing.dropped)))
             else:
-                minibatches.append(collate_padded(samples, self._pad_token_id, counted, len(dropped)))
+                minibatches.append(collate_padded(samples, self._pad_token_id, counted, len(packing.dropped)))
         return minibatches
 
 
