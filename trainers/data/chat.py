@@ -11,7 +11,7 @@ have no ``{% generation %}`` marks. One in which a message cannot be found in th
 
 import itertools
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from trainers.data.minibatch import IGNORE_INDEX, Sample
 
-Message = Mapping[str, Any]
+Message = dict[str, Any]
 """``role`` and ``content``, both str; an assistant's may have ``reasoning_content``. Other keys are the template's."""
 
 _ASSISTANT = "assistant"
@@ -30,9 +30,9 @@ class ChatTokenizer:
     """Turns the messages of a conversation into a sample.
 
     A trained message carries loss from its first token to its end of turn. For an assistant that is all that the model
-    has to generate after a generation prompt, reasoning included; for other roles it is the content. A token that begins
-    before a message and reaches into it carries loss if it is the first word with the space before it; other ones, such
-    as the line breaks of header and message in one token, do not.
+    has to generate after a generation prompt, reasoning included; for other roles it is the content. A token that
+    begins before a message and reaches into it carries loss if it is the first word with the space before it; other
+    ones, such as the line breaks of header and message in one token, do not.
 
     Args:
         tokenizer: with a chat template, and of the fast kind.
@@ -69,8 +69,8 @@ class ChatTokenizer:
             Ids and labels as lists, and how many of ``labels[1:]`` carry loss.
 
         Raises:
-            ValueError: if the messages are malformed, the template refuses them, or a trained message cannot be found in
-                what it renders.
+            ValueError: if the messages are malformed, the template refuses them, or a trained message cannot be found
+                in what it renders.
         """
         _check(messages)
         conversation = _Conversation(messages, self._tokenizer, self._special)
@@ -124,8 +124,8 @@ class _Conversation:
             end += len(closing)
         elif message["role"] == _ASSISTANT:
             raise ValueError(
-                f"the chat template ends {self._name(index)} without a special token, from which a model would learn to "
-                "stop: add the EOS token to the template, or make its end of turn a special token of the tokenizer"
+                f"the chat template ends {self._name(index)} without a special token, from which a model would "
+                "learn to stop: add the EOS token to the template, or make its end of turn a special token"
             )
         return self._start(index), end
 
@@ -159,7 +159,9 @@ class _Conversation:
 
     def _find_all_ends(self) -> list[int | None] | None:
         """Mark all messages at once, each by its number; None if that changes the text."""
-        contents = [f"{message['content']}{self._marker}{at}{self._marker}" for at, message in enumerate(self._messages)]
+        contents = [
+            f"{message['content']}{self._marker}{at}{self._marker}" for at, message in enumerate(self._messages)
+        ]
         marked = self._render(
             [{**message, "content": content} for message, content in zip(self._messages, contents, strict=True)]
         )
@@ -212,7 +214,7 @@ def _check(messages: object) -> None:
     if not isinstance(messages, list | tuple) or not messages:
         raise ValueError("'messages' must be a list of at least one message")
     for index, message in enumerate(messages):
-        if not isinstance(message, Mapping) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
+        if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
             raise ValueError(f"message {index} must be an object with a 'role' and a 'content', both strings")
         if not isinstance(message.get("reasoning_content") or "", str):
             raise ValueError(f"the reasoning_content of message {index} must be a string")

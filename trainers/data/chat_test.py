@@ -2,7 +2,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
@@ -72,7 +72,9 @@ QWEN3 = """\
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{% endif %}"""
 
 # The same, but the generation prompt begins the reasoning.
-THINKING = QWEN3.replace("{{- '<|im_start|>assistant\n' }}{% endif %}", "{{- '<|im_start|>assistant\n<think>\n' }}{% endif %}")
+THINKING = QWEN3.replace(
+    "{{- '<|im_start|>assistant\n' }}{% endif %}", "{{- '<|im_start|>assistant\n<think>\n' }}{% endif %}"
+)
 
 # A second token after the last turn alone.
 PHI3 = """\
@@ -140,31 +142,6 @@ class TestAssistants:
         assert trained(template, CONVERSATION[:3]) == answers[:1]
         assert trained(template, CONVERSATION[:2]) == []
 
-    @settings(max_examples=50)
-    @given(contents=st.lists(st.text("ab \n<|>é_日", max_size=8), min_size=4, max_size=4), unmask=st.booleans())
-    @pytest.mark.parametrize(
-        ("template", "form"),
-        [
-            (CHATML, "{}<|im_end|>"),
-            (LINES_STRIPPED, "{lines_stripped}<|im_end|>"),
-            (LLAMA3, "{stripped}<|eot_id|>"),
-            (GRANITE, "{}<|end_of_text|>"),
-        ],
-        ids=["chatml", "lines_stripped", "llama3", "granite"],
-    )
-    def test_whatever_is_said(self, template, form, contents, unmask):
-        roles = ["user", "assistant"] * 2
-        messages = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=True)]
-        expected = [
-            form.format(text, stripped=text.strip(), lines_stripped=text.strip("\n"))
-            for text, role in zip(contents, roles, strict=True)
-            if unmask or role == "assistant"
-        ]
-        for found, text in zip(trained(template, messages, unmask=unmask), expected, strict=True):
-            # White space that shares a token with the header's carries no loss.
-            assert text.endswith(found)
-            assert not text.removesuffix(found).strip()
-
     @given(question=st.text("a \n<[/INST]", max_size=8), answer=st.text("ab \n</s>", max_size=8))
     def test_without_a_generation_prompt(self, question, answer):
         messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
@@ -196,6 +173,33 @@ class TestAssistants:
 
     def test_the_marker_may_occur_in_a_message(self):
         assert trained(CHATML, [HELLO, {"role": "assistant", "content": "\ue000 x"}]) == ["\ue000 x<|im_end|>"]
+
+
+@settings(max_examples=50)
+@example(contents=["\n a\n", "\n b \n"] * 2, unmask=True)
+@given(contents=st.lists(st.text("ab \n<|>é_日", max_size=8), min_size=4, max_size=4), unmask=st.booleans())
+@pytest.mark.parametrize(
+    ("template", "form"),
+    [
+        (CHATML, "{}<|im_end|>"),
+        (LINES_STRIPPED, "{lines_stripped}<|im_end|>"),
+        (LLAMA3, "{stripped}<|eot_id|>"),
+        (GRANITE, "{}<|end_of_text|>"),
+    ],
+    ids=["chatml", "lines_stripped", "llama3", "granite"],
+)
+def test_whatever_is_said(template, form, contents, unmask):
+    roles = ["user", "assistant"] * 2
+    messages = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=True)]
+    expected = [
+        form.format(text, stripped=text.strip(), lines_stripped=text.strip("\n"))
+        for text, role in zip(contents, roles, strict=True)
+        if unmask or role == "assistant"
+    ]
+    for found, text in zip(trained(template, messages, unmask=unmask), expected, strict=True):
+        # White space that shares a token with the header's carries no loss.
+        assert text.endswith(found)
+        assert not text.removesuffix(found).strip()
 
 
 class TestReasoning:
@@ -260,8 +264,16 @@ class TestRefused:
         [
             (MISTRAL, [HELLO, HELLO], "the chat template refuses the conversation: roles must alternate"),
             ("{{ messages[0].content.x.y }}", [HELLO], "the chat template refuses the conversation"),
-            ("{% for m in messages %}{{ m.content }}\n{% endfor %}", [HELLO, NAME], r"ends message 1 \(assistant\) without a"),
-            ("{% for m in messages %}{{ m.content | length }}</s>{% endfor %}", [HELLO, NAME], "message 1 .* cannot be found"),
+            (
+                "{% for m in messages %}{{ m.content }}\n{% endfor %}",
+                [HELLO, NAME],
+                r"ends message 1 \(assistant\) without a",
+            ),
+            (
+                "{% for m in messages %}{{ m.content | length }}</s>{% endfor %}",
+                [HELLO, NAME],
+                "message 1 .* cannot be found",
+            ),
             ("{{ messages[0].content }}</s>", [HELLO, NAME], r"message 1 \(assistant\) cannot be found"),
             (
                 "{% for m in messages %}{{ m.content }}{{ '</s>' if loop.last else '<s>' }}{% endfor %}",

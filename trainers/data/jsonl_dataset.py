@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from trainers.data.jsonl_index import OnBadLine, index_jsonl, parse_sample
+from trainers.data.jsonl_blocks import OnBadLine
+from trainers.data.jsonl_index import index_jsonl, parse_sample
 from trainers.data.minibatch import Sample
 
 _log = logging.getLogger(__name__)
@@ -61,7 +62,11 @@ class JsonlDataset:
         self.num_dropped = int(np.count_nonzero(~fits))
         if self.num_dropped:
             _log.warning(
-                "left out %d of %d samples of %s longer than max_seq_len=%d", self.num_dropped, len(fits), path, max_seq_len
+                "left out %d of %d samples of %s longer than max_seq_len=%d",
+                self.num_dropped,
+                len(fits),
+                path,
+                max_seq_len,
             )
             entries = entries[fits]
         self._entries = entries
@@ -79,7 +84,9 @@ class JsonlDataset:
             ValueError: if the file was changed after it was indexed.
         """
         if self._version() != self._indexed:
-            raise ValueError(f"{self._path} was changed after it was indexed: start again, and write new data elsewhere")
+            raise ValueError(
+                f"{self._path} was changed after it was indexed: start again, and write new data elsewhere"
+            )
         offset, size, _, counted = self._entries[index].item()
         ids, labels = parse_sample(os.pread(self._descriptor, size, offset))
         return {

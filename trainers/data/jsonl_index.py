@@ -1,38 +1,31 @@
 """Where each sample of a tokenised JSONL file lies and how many tokens it has, found in one pass over the file.
 
-An entry takes 20 bytes, so ten million lines take 200 MB. Lines as `trainers.data.prepare` and json.dumps write them are
-checked by a regular expression, which is three times as fast as parsing them; any other line is parsed.
+An entry takes 20 bytes, so ten million lines take 200 MB. Lines as `trainers.data.prepare` and json.dumps write them
+are checked by a regular expression, which is three times as fast as parsing them; any other line is parsed.
 """
 
 import fcntl
 import hashlib
 import json
-import logging
-import multiprocessing
-import os
 import re
-import tempfile
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from trainers.data.atomic_write import atomic_write
+from trainers.data.jsonl_blocks import BadLines, FileBlock, OnBadLine, blocks_of, map_in_processes
 from trainers.data.minibatch import IGNORE_INDEX
-
-OnBadLine = Literal["error", "skip"]
 
 ENTRY = np.dtype([("offset", "<i8"), ("size", "<u4"), ("tokens", "<i4"), ("counted", "<i4")])
 """Of a line: its first byte, its bytes, its tokens, and how many of ``labels[1:]`` carry loss."""
 
-_log = logging.getLogger(__name__)
-
 _BLOCK_BYTES = 32 << 20
-_BAD_LINES_LOGGED = 10
 
 # Numbers of at most nine digits fit an int32, and "-100" is never a part of another number.
 _ID = rb"(?:0|[1-9][0-9]{0,8}+)"
@@ -70,10 +63,6 @@ def index_jsonl(
         ValueError: if a line is bad, which names file and line, or if the file has no samples.
         OSError: if the file cannot be read.
     """
-    if on_bad_line not in get_args(OnBadLine):
-        raise ValueError(f"on_bad_line={on_bad_line!r} is unknown: choose one of {', '.join(get_args(OnBadLine))}")
-    if num_processes < 1:
-        raise ValueError(f"num_processes must be an integer >= 1, got {num_processes}")
     if cache_dir is None:
         return _scan(path, on_bad_line, num_processes, advance)
     cached = cache_dir / f"{_fingerprint(path)}.npy"
@@ -82,7 +71,8 @@ def index_jsonl(
             entries, num_skipped = _scan(path, on_bad_line, num_processes, advance)
             if num_skipped:
                 return entries, num_skipped
-            _save(cached, entries)
+            with atomic_write(cached) as file:
+                np.save(file, entries)
     return np.load(cached, mmap_mode="r"), 0
 
 
@@ -110,7 +100,9 @@ def parse_sample(line: bytes) -> tuple["array[int]", "array[int]"]:
         raise ValueError(f"label {wrong[0]}: a label is a token id, or {IGNORE_INDEX} for no loss")
     for key, value in (("len", len(ids)), ("num_loss_counted_tokens", len(ids) - 1 - labels[1:].count(IGNORE_INDEX))):
         if sample.get(key, value) != value:
-            raise ValueError(f"'{key}' is {sample[key]!r}, but the sample has {value}: correct it, or leave the key out")
+            raise ValueError(
+                f"'{key}' is {sample[key]!r}, but the sample has {value}: correct it, or leave the key out"
+            )
     return ids, labels
 
 
@@ -141,69 +133,41 @@ def _measure(line: bytes) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class _Block:
+class _Scanned:
     entries: npt.NDArray[np.void]
     num_lines: int
     bad_lines: list[tuple[int, str]]  # line within the block, what is wrong with it
 
 
-def _scan_block(block: tuple[Path, int, int]) -> _Block:
-    """Measure the lines of a file that begin in [start, end)."""
-    path, start, end = block
+def _scan_block(block: FileBlock) -> _Scanned:
     rows = []
     bad_lines = []
     number = 0
-    with path.open("rb") as file:
-        if start:
-            file.seek(start - 1)
-            file.readline()  # of the block before
-        offset = file.tell()
-        while offset < end and (line := file.readline()):
-            number += 1
-            if not line.isspace():
-                try:
-                    rows.append((offset, len(line), *_measure(line)))
-                except ValueError as error:
-                    bad_lines.append((number, str(error)))
-            offset += len(line)
-    return _Block(np.array(rows, ENTRY), number, bad_lines)
+    for number, (offset, line) in enumerate(block.lines(), start=1):
+        if line.isspace():
+            continue
+        try:
+            rows.append((offset, len(line), *_measure(line)))
+        except ValueError as error:
+            bad_lines.append((number, str(error)))
+    return _Scanned(np.array(rows, ENTRY), number, bad_lines)
 
 
 def _scan(
     path: Path, on_bad_line: OnBadLine, num_processes: int, advance: Callable[[int], None]
 ) -> tuple[npt.NDArray[np.void], int]:
-    size = path.stat().st_size
-    blocks = [(path, start, min(start + _BLOCK_BYTES, size)) for start in range(0, size, _BLOCK_BYTES)]
+    blocks = blocks_of(path, _BLOCK_BYTES)
+    bad_lines = BadLines(path, on_bad_line)
     entries = []
-    num_lines = num_skipped = 0
-    for (_, start, end), block in zip(blocks, _scan_blocks(blocks, num_processes), strict=True):
-        for number, reason in block.bad_lines:
-            place = f"{path}:{num_lines + number}"
-            if on_bad_line == "error":
-                raise ValueError(f"{place}: {reason} (on_bad_line='skip' leaves such lines out)")
-            num_skipped += 1
-            if num_skipped <= _BAD_LINES_LOGGED:
-                _log.warning("left out %s: %s", place, reason)
-        num_lines += block.num_lines
-        entries.append(block.entries)
-        advance(end - start)
-    if num_skipped:
-        _log.warning("left out %d bad lines of %s", num_skipped, path)
+    with closing(map_in_processes(_scan_block, blocks, num_processes)) as results:
+        for block, scanned in zip(blocks, results, strict=True):
+            bad_lines.add(scanned.num_lines, scanned.bad_lines)
+            entries.append(scanned.entries)
+            advance(block.size)
+    bad_lines.close()
     if not sum(map(len, entries)):
         raise ValueError(f"{path} has no samples: every line is blank or bad, or there is none")
-    return np.concatenate(entries), num_skipped
-
-
-def _scan_blocks(blocks: list[tuple[Path, int, int]], num_processes: int) -> Iterator[_Block]:
-    num_processes = min(num_processes, len(blocks))
-    if num_processes <= 1:
-        yield from map(_scan_block, blocks)
-        return
-    # A server forks them: this process may hold threads and a GPU, which do not survive a fork.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    with context.Pool(num_processes) as pool:
-        yield from pool.imap(_scan_block, blocks)
+    return np.concatenate(entries), bad_lines.num_skipped
 
 
 def _fingerprint(path: Path) -> str:
@@ -218,15 +182,3 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _save(path: Path, entries: npt.NDArray[np.void]) -> None:
-    """Write all or nothing: a process that is killed leaves no index that looks complete."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        try:
-            np.save(file, entries)
-            file.flush()
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise

@@ -11,7 +11,7 @@ nothing is copied between processes, nothing is forked after a GPU is in use, an
 import copy
 import itertools
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -183,7 +183,7 @@ class BatchLoader:
         self._sampler.load_state_dict(ahead.state_dict())
 
     def _plans(self, ahead: EpochSampler | InfiniteSampler) -> Iterator[_Plan]:
-        """Cut the order into batches. A plan is held until the next is known: the state after the last skips the rest."""
+        """Cut the order into batches, each held until the next is known: the state after the last skips the rest."""
         order = iter(ahead)
         held = None
         while True:
@@ -197,7 +197,7 @@ class BatchLoader:
         if held:
             yield replace(held, state=ahead.state_dict())
 
-    def _batches(self, plans: Iterator[_Plan]) -> Iterator[tuple[Batch, dict[str, int]]]:
+    def _batches(self, plans: Iterator[_Plan]) -> Generator[tuple[Batch, dict[str, int]], None, None]:
         """Load what is planned, in order, up to ``prefetch_batches`` ahead; ends its threads when it is closed."""
         if not self._num_workers:
             yield from map(self._load, plans)
@@ -225,7 +225,5 @@ class BatchLoader:
 
 
 def _pinned(minibatch: Minibatch) -> Minibatch:
-    pinned = {
-        key: value.pin_memory() if isinstance(value, torch.Tensor) else value for key, value in minibatch.items()
-    }
+    pinned = {key: value.pin_memory() if isinstance(value, torch.Tensor) else value for key, value in minibatch.items()}
     return cast(Minibatch, pinned)

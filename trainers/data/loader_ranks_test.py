@@ -35,9 +35,7 @@ class TestRanks(DistributedTest):
             sampler=EpochSampler(SIZE, seed=1),
             num_workers=1,
         )
-        mine = [
-            [(m["input_ids"].flatten().tolist(), m["num_samples"]) for m in batch.minibatches] for batch in loader
-        ]
+        mine = [[(m["input_ids"].flatten().tolist(), m["num_samples"]) for m in batch.minibatches] for batch in loader]
         shares = [None] * self.world_size
         dist.all_gather_object(shares, mine)
         tokens = []

@@ -6,7 +6,7 @@ import traceback
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.data.collator import DUMMY_SAMPLE
@@ -70,6 +70,7 @@ def loader_threads() -> list[str]:
 
 
 class TestBatches:
+    @settings(max_examples=40)
     @given(
         size=st.integers(1, 40),
         batch_size=st.integers(1, 12),
@@ -251,7 +252,13 @@ class TestArguments:
         ],
     )
     def test_is_named(self, options, message):
-        arguments = {"batch_size": 5, "max_tokens_per_rank": 8, "rank": 0, "num_ranks": 2, "sampler": EpochSampler(23, 3)}
+        arguments = {
+            "batch_size": 5,
+            "max_tokens_per_rank": 8,
+            "rank": 0,
+            "num_ranks": 2,
+            "sampler": EpochSampler(23, 3),
+        }
         with pytest.raises(ValueError, match=message):
             get_data_loader(Numbers(23), **(arguments | options))
 

@@ -1,0 +1,86 @@
+"""Command line: conversations to token ids and labels, with a tokenizer's chat template."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from trainers.data.jsonl_blocks import OnBadLine
+from trainers.data.preparation import PrepareSummary, prepare
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    messages: Annotated[Path, typer.Argument(help="JSONL file, each line an object with 'messages'.")],
+    tokenizer: Annotated[str, typer.Option(help="Folder of a tokenizer, or a tokenizer.json.")],
+    output: Annotated[Path, typer.Option(help="JSONL file to write.")],
+    chat_template: Annotated[Path | None, typer.Option(help="Template to use instead of the tokenizer's.")] = None,
+    min_len: Annotated[int, typer.Option(min=1, help="Fewest tokens of a conversation that is kept.")] = 20,
+    max_len: Annotated[
+        int | None, typer.Option(help="Tokens from which on one is left out. Default: no limit.")
+    ] = None,
+    trained_role: Annotated[
+        list[str] | None, typer.Option(help="Role that carries loss; may be given again. Default: assistant.")
+    ] = None,
+    unmask: Annotated[bool, typer.Option("--unmask", help="All roles but the system's carry loss.")] = False,
+    on_bad_line: Annotated[str, typer.Option(help="'error', or 'skip' to leave bad lines out.")] = "error",
+    processes: Annotated[int, typer.Option(min=1, help="Processes. Default: one per core.")] = os.cpu_count() or 1,
+) -> None:
+    """Tokenise conversations: from messages to input_ids and labels, one JSON object a line."""
+    notes = Console(stderr=True)
+    logging.basicConfig(format="%(message)s", handlers=[RichHandler(console=notes, show_time=False, show_path=False)])
+    messages, output = _from_callers_folder(messages), _from_callers_folder(output)
+    given = _from_callers_folder(Path(tokenizer))
+    try:
+        columns = (
+            TextColumn("tokenising"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=notes) as progress:
+            task = progress.add_task("", total=messages.stat().st_size)
+            summary = prepare(
+                messages,
+                given if given.exists() else tokenizer,
+                output,
+                chat_template=chat_template and _from_callers_folder(chat_template),
+                min_len=min_len,
+                max_len=max_len,
+                trained_roles=trained_role or ("assistant",),
+                unmask=unmask,
+                on_bad_line=cast(OnBadLine, on_bad_line),
+                num_processes=processes,
+                advance=lambda size: progress.advance(task, size),
+            )
+        notes.print(_table(summary, output))
+    except (ValueError, OSError) as error:
+        notes.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+def _from_callers_folder(path: Path) -> Path:
+    """Make a path absolute; ``bazel run`` starts the program elsewhere and says where the caller stands."""
+    return Path(os.environ.get("BUILD_WORKING_DIRECTORY", os.curdir)).absolute() / path
+
+
+def _table(summary: PrepareSummary, output: Path) -> Table:
+    table = Table(title=f"{output.name}", title_justify="left", show_header=False)
+    table.add_column("what", no_wrap=True)
+    table.add_column("count", justify="right")
+    for name, count in vars(summary).items():
+        table.add_row(name.replace("_", " "), f"{count:,}")
+    return table
+
+
+if __name__ == "__main__":
+    app()
