@@ -129,7 +129,8 @@ def test_a_tokenizer_file_with_a_template_beside_it(tmp_path, tokenizer):
         ("", {"tokenizer": EXAMPLE / "tokenizer.json"}, "the tokenizer has no chat template"),
     ],
 )
-def test_an_error_names_its_place_and_leaves_the_old_output(tmp_path, tokenizer, line, options, message):
+def test_an_error_names_its_place_and_leaves_the_old_output(tmp_path, tokenizer, monkeypatch, line, options, message):
+    monkeypatch.setattr(preparation, "_BLOCK_BYTES", 10)  # so that the number counts earlier blocks
     output = tmp_path / "tokens.jsonl"
     output.write_text("old")
     source = write(tmp_path, conversation("Is it so, or is it not?", "It is so. It is, it is, it is, it is."), line)
