@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from trainers.data.jsonl_blocks import OnBadLine
-from trainers.data.jsonl_index import index_jsonl, parse_sample
+from trainers.data.jsonl_index import index_jsonl, read_sample
 from trainers.data.minibatch import Sample
 
 _log = logging.getLogger(__name__)
@@ -88,10 +88,10 @@ class JsonlDataset:
                 f"{self._path} was changed after it was indexed: start again, and write new data elsewhere"
             )
         offset, size, _, counted = self._entries[index].item()
-        ids, labels = parse_sample(os.pread(self._descriptor, size, offset))
+        ids, labels = read_sample(os.pread(self._descriptor, size, offset))
         return {
-            "input_ids": torch.frombuffer(ids, dtype=torch.int64),
-            "labels": torch.frombuffer(labels, dtype=torch.int64),
+            "input_ids": torch.from_numpy(ids),
+            "labels": torch.from_numpy(labels),
             "num_loss_counted_tokens": counted,
         }
 

@@ -79,8 +79,15 @@ class TestReading:
         assert dataset.lengths.tolist() == [len(tokens) for tokens in samples]
         assert dataset.num_loss_counted_tokens.tolist() == [sum(loss for _, loss in tokens[1:]) for tokens in samples]
 
-    def test_other_keys_are_passed_over(self, tmp_path):
-        assert lists(JsonlDataset(write(tmp_path, {"source": "x"} | A))) == [A]
+    def test_other_keys_are_passed_over_wherever_they_stand(self, tmp_path):
+        ids, labels = A["input_ids"], A["labels"]
+        lines = [
+            {"source": "[x]"} | A,
+            A | {"source": ["x"]},
+            {"input_ids": ids, "source": [7, 8, 9], "labels": labels},
+            {"source": [7, 8, 9], "labels": labels, "input_ids": ids},
+        ]
+        assert lists(JsonlDataset(write(tmp_path, *lines))) == [A] * 4
 
     def test_reports_every_byte_once(self, tmp_path, monkeypatch):
         path = write(tmp_path, *[A] * 20)
@@ -146,6 +153,7 @@ class TestBadLines:
             (b'{"input_ids": [01], "labels": [1]}', "not JSON: "),
             (b'{"input_ids": [1,], "labels": [1]}', "not JSON: "),
             (b'{"input_ids": [1 2], "labels": [1]}', "not JSON: "),
+            (b'{"input_ids": [1], "labels": [1], "labels": [2]}', "not JSON: a key stands twice"),
             (b"\xff", "not JSON: .*utf-8"),
             ([1], "expected an object with 'input_ids' and 'labels', got '.1.'"),
             ({"input_ids": [1]}, "expected an object"),

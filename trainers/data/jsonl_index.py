@@ -1,7 +1,7 @@
 """Where each sample of a tokenised JSONL file lies and how many tokens it has, found in one pass over the file.
 
 An entry takes 20 bytes, so ten million lines take 200 MB. Lines as `trainers.data.prepare` and json.dumps write them
-are checked by a regular expression, which is three times as fast as parsing them; any other line is parsed.
+are checked by a regular expression, which is twice as fast as parsing them; any other line is parsed.
 """
 
 import fcntl
@@ -76,6 +76,21 @@ def index_jsonl(
     return np.load(cached, mmap_mode="r"), 0
 
 
+def read_sample(line: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return ids and labels, each int64 ``[tokens]``, of a line that `index_jsonl` found good.
+
+    A line that begins with the two lists is cut at their brackets and read as rows of numbers, which is several
+    times as fast as JSON. Nothing needs to be checked again.
+    """
+    ids_end = line.find(b"]")
+    labels_start = line.find(b"[", ids_end)
+    if line.startswith(b'{"input_ids":') and line[ids_end:labels_start].replace(b" ", b"") == b'],"labels":':
+        ids, labels = line[line.index(b"[") + 1 : ids_end], line[labels_start + 1 : line.index(b"]", labels_start)]
+        return np.fromstring(ids, np.int64, sep=","), np.fromstring(labels, np.int64, sep=",")
+    parsed = parse_sample(line)
+    return np.array(parsed[0]), np.array(parsed[1])
+
+
 def parse_sample(line: bytes) -> tuple["array[int]", "array[int]"]:
     """Return ids and labels of a line, each ``[tokens]``.
 
@@ -83,7 +98,7 @@ def parse_sample(line: bytes) -> tuple["array[int]", "array[int]"]:
         ValueError: if the line is not a sample, and why.
     """
     try:
-        sample = json.loads(line)
+        sample = json.loads(line, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8
         raise ValueError(f"not JSON: {error}") from error
     if not isinstance(sample, dict) or not {"input_ids", "labels"} <= sample.keys():
@@ -104,6 +119,13 @@ def parse_sample(line: bytes) -> tuple["array[int]", "array[int]"]:
                 f"'{key}' is {sample[key]!r}, but the sample has {value}: correct it, or leave the key out"
             )
     return ids, labels
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
+        raise ValueError("a key stands twice in an object")
+    return unique
 
 
 def _integers(sample: dict[str, Any], key: str) -> "array[int]":
