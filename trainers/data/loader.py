@@ -1,10 +1,10 @@
 """Batches of a data set for one rank, made ready in the background, with a position that is saved exactly.
 
-Every rank walks the same order of samples and packs every batch by itself. That takes it about a millisecond for a
+Every rank walks the same order of samples and packs every batch by itself. That takes it half a millisecond for a
 batch of 128, off the critical path, and no communication; handing a packing from one rank of a node to the others would
 cost more than making it. Packing needs only the lengths, so each rank reads only the samples of its own share.
 
-The background is threads, not processes: what takes long, reading and parsing, is some 10 ms of a step of 128k tokens,
+The background is threads, not processes: what takes long, reading and parsing, is some 10 ms of a step of 100k tokens,
 nothing is copied between processes, nothing is forked after a GPU is in use, and an error keeps its traceback.
 """
 
