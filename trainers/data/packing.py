@@ -128,7 +128,7 @@ def min_steps(lengths: Lengths, max_tokens_per_rank: int, num_ranks: int) -> int
 
 
 def _best_fit(order: list[int], lengths: list[int], limit: int, num_ranks: int) -> list[_Step]:
-    """Fewest steps first, then the least waiting: the best of several packings, more of them only if needed.
+    """Fewest steps first, then the least waiting, then the lowest peak: the best of several packings.
 
     ``padded`` need not be asked: its bins are consecutive runs of the descending samples, and by induction over the
     runs best-fit decreasing never has more bins open than runs have begun.
@@ -151,10 +151,12 @@ def _best_fit(order: list[int], lengths: list[int], limit: int, num_ranks: int) 
     filled_alike = _lpt(order, lengths, limit, fewest * num_ranks)
     if len(filled_alike) == 1:
         packings.append(_steps_of_bins([members for members in filled_alike[0] if members], lengths, limit, num_ranks))
-    return min(
-        (steps for steps in packings if len(steps) == fewest),
-        key=lambda steps: sum(_fullest(step, lengths) for step in steps),
-    )
+
+    def waiting_then_peak(steps: list[_Step]) -> tuple[int, int]:
+        fullest = [_fullest(step, lengths) for step in steps]
+        return sum(fullest), max(fullest)
+
+    return min((steps for steps in packings if len(steps) == fewest), key=waiting_then_peak)
 
 
 def _best_fit_bins(order: list[int], lengths: list[int], limit: int) -> list[list[int]]:

@@ -138,10 +138,12 @@ class TestBestFit:
         assert pack(lengths, 100, 1).num_steps == 4
 
     def test_evens_out_the_last_step(self):
-        lengths = [70, 60, 50, 50, 40, 40, 20]
-        assert pack(lengths, 100, 2, "lpt").num_steps == 3
-        # Best fit alone leaves 70 + 20 beside 40 in the second step.
-        assert pack(lengths, 100, 2).minibatches == [[[1, 4], [0]], [[2, 3], [5, 6]]]
+        lengths = [90, 70, 40, 30, 20, 10, 10]
+        # Full bins first, and 40 beside 20 + 10: the steps take 100 + 40. All bins alike would take 90 + 60.
+        assert pack(lengths, 100, 2).minibatches == [[[0, 5], [2]], [[1, 3], [4, 6]]]
+
+    def test_of_packings_that_wait_alike_takes_the_one_with_the_lowest_peak(self):
+        assert pack([60, 40, 20], 100, 1).minibatches == [[[0], [1, 2]]]  # not 60 + 40 and 20
 
     def test_spreads_the_samples_of_a_step_over_all_ranks(self):
         packed = pack([10, 10, 10, 10], 100, 4)
