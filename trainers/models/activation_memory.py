@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from trainers.models.blocks import transformer_blocks
 
@@ -37,9 +38,12 @@ def blocks_to_checkpoint(model: nn.Module, run: Callable[[], Tensor], limit_byte
     all_kept = torch.cuda.max_memory_allocated() - base
     for handle in handles:
         handle.remove()
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()  # (a forward pass alone leaves gathered weights in place of the parameters)
     of_block = kept[0] - before[0]
     trained = sum(_local_bytes(parameter) for parameter in model.parameters() if parameter.requires_grad)
-    # Gradient and two moments of each trained parameter, the parts outside of the blocks, and one block that is computed
+    # Gradient and two moments of each trained parameter, what is outside of the blocks, and a block that is computed
     # anew with its gradients: twice what it keeps.
     rest = base + 3 * trained + (all_kept - len(blocks) * of_block) + 2 * of_block
     room = int((limit_bytes * (1 - _SLACK) - rest) // of_block)

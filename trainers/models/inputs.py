@@ -16,11 +16,10 @@ def model_inputs(minibatch: Minibatch, device: torch.device) -> dict[str, Any]:
         device: where the model is.
 
     Returns:
-        ``labels`` is ``[1, N]``: the N labels that carry loss. A packed minibatch of T tokens comes with
-        ``logits_to_keep`` ``[N]``, the position before each of them, so that the head is computed there alone, and with
-        the boundaries of sequences by the names that transformers gives them. A padded one comes with
-        ``attention_mask`` and with ``predicting`` ``[N]``, the positions in its ``[B * L]`` logits, where the loss
-        finds them.
+        ``labels`` is ``[1, N]``: the N labels that carry loss. ``logits_to_keep`` names the positions before them, so
+        that the head is computed there alone. A packed minibatch comes with the boundaries of sequences by the names
+        that transformers gives them. A padded one comes with ``attention_mask`` and, since its rows need different
+        positions, with ``predicting`` ``[N]``: where in the ``[B * kept]`` logits the loss finds its own.
     """
     labels = minibatch["labels"]
     rows, columns = torch.nonzero(labels != IGNORE_INDEX, as_tuple=True)
@@ -35,8 +34,10 @@ def model_inputs(minibatch: Minibatch, device: torch.device) -> dict[str, Any]:
         tensors["cu_seq_lens_q"] = tensors["cu_seq_lens_k"] = minibatch["cu_seqlens"]
         others["max_length_q"] = others["max_length_k"] = minibatch["max_seqlen"]
     else:
+        kept, at = torch.unique(columns - 1, return_inverse=True)
         tensors["attention_mask"] = minibatch["attention_mask"]
-        tensors["predicting"] = rows * labels.shape[1] + columns - 1
+        tensors["logits_to_keep"] = kept
+        tensors["predicting"] = rows * len(kept) + at
     return {name: _to(tensor, device) for name, tensor in tensors.items()} | others
 
 

@@ -1,0 +1,86 @@
+"""How the ranks share a model: FSDP2 shards it, DDP copies it. Both behind the same interface."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
+
+from trainers.models.sharding import shard_model
+
+
+class Framework(Protocol):
+    """A model on all ranks, whose gradients are the mean over them.
+
+    Attributes:
+        module: what is called.
+    """
+
+    module: nn.Module
+
+    def computing(self) -> AbstractContextManager[object]:
+        """Return the context in which the module is called."""
+
+    def accumulating(self, last: bool) -> AbstractContextManager[object]:
+        """Return the context of a minibatch, ``last`` of its batch or not: gradients are complete after the last."""
+
+
+class FullySharded:
+    """FSDP2, see `shard_model`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mesh: DeviceMesh,
+        compute_dtype: torch.dtype,
+        *,
+        reshard_after_forward: bool,
+        cpu_offload: bool,
+    ) -> None:
+        self.module: FSDPModule = shard_model(
+            model,
+            mesh,
+            compute_dtype=compute_dtype,
+            reshard_after_forward=reshard_after_forward,
+            cpu_offload=cpu_offload,
+        )
+        self._keeps_weights = not reshard_after_forward
+
+    def computing(self) -> AbstractContextManager[object]:
+        """Nothing to do: FSDP casts."""
+        return nullcontext()
+
+    def accumulating(self, last: bool) -> AbstractContextManager[object]:
+        """Where gathered weights stay, whole gradients stay with them: ranks talk once a batch."""
+        if self._keeps_weights:
+            self.module.set_reshard_after_backward(last)
+            self.module.set_requires_gradient_sync(last)
+        return nullcontext()
+
+
+class Replicated:
+    """DistributedDataParallel: fp32 weights on every rank, computed under autocast.
+
+    Source: Li et al. 2020, arXiv:2006.15704.
+    """
+
+    def __init__(self, model: nn.Module, mesh: DeviceMesh, compute_dtype: torch.dtype) -> None:
+        self.module = DistributedDataParallel(model, process_group=mesh.get_group(), gradient_as_bucket_view=True)
+        self._device_type = mesh.device_type
+        self._compute_dtype = compute_dtype
+
+    def computing(self) -> AbstractContextManager[object]:
+        """Autocast, unless it is computed in the weights' own dtype."""
+        return torch.autocast(
+            self._device_type, self._compute_dtype, enabled=self._compute_dtype != torch.float32, cache_enabled=False
+        )
+
+    @contextmanager
+    def accumulating(self, last: bool) -> Iterator[None]:
+        """Gradients are summed over ranks once, with the last minibatch."""
+        with nullcontext() if last else self.module.no_sync():
+            yield

@@ -1,0 +1,62 @@
+"""Options that exclude each other: refused at the start with the names of both, never ignored."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+from trainers.sft.config import TrainConfig
+
+_EXTRAS = {"tensorboard": "tensorboard", "wandb": "wandb"}
+
+
+def check_options_compatible(config: TrainConfig, device_type: str) -> None:
+    """Check what no single field can say.
+
+    Args:
+        config: what was asked for.
+        device_type: ``cpu`` or ``cuda``, where it is to run.
+
+    Raises:
+        ValueError: with every reason, each naming both options.
+    """
+    reasons = list(_conflicts(config, device_type))
+    if reasons:
+        raise ValueError("options that do not go together: " + "; ".join(reasons))
+
+
+def _conflicts(config: TrainConfig, device_type: str) -> Iterator[str]:
+    if config.lora_rank and config.osft_unfreeze is not None:
+        yield f"lora_rank={config.lora_rank} and osft_unfreeze={config.osft_unfreeze}: each decides what is trained"
+    if config.framework == "ddp":
+        if config.cpu_offload:
+            yield "framework=ddp and cpu_offload: only fsdp offloads"
+        if not config.reshard_after_forward:
+            yield "framework=ddp and reshard_after_forward=False: copies of the model are not sharded"
+    if config.validation_data and config.validation_fraction:
+        yield "validation_data and validation_fraction: validate on one of them"
+    scheduled = [
+        name
+        for name in ("validate_every_steps", "validate_every_samples", "validate_every_epoch", "save_best")
+        if getattr(config, name)
+    ]
+    if scheduled and not (config.validation_data or config.validation_fraction):
+        yield f"{', '.join(scheduled)} without validation_data or validation_fraction: there is nothing to validate on"
+    if config.save_best and scheduled == ["save_best"]:
+        yield "save_best without validate_every_steps, _samples or _epoch: no validation loss is ever known"
+    if config.infinite and config.schedule not in ("constant", "constant_with_warmup", "inverse_sqrt"):
+        yield f"infinite and schedule={config.schedule}: it needs an end; use constant or inverse_sqrt"
+    if config.steps and config.warmup_steps > config.steps:
+        yield f"steps={config.steps} and warmup_steps={config.warmup_steps}: the warm-up would not end"
+    if config.packing == "padded" and config.attention != "auto":
+        yield f"packing=padded and attention={config.attention}: padded rows are attended by transformers' own sdpa"
+    if device_type == "cpu":
+        if config.device == "gpu":
+            yield "device=gpu and this machine: torch finds no GPU here"
+        if config.loss == "liger":
+            yield "loss=liger and device=cpu: Liger's kernels run on GPUs"
+        if config.attention in ("flash_attn", "varlen"):
+            yield f"attention={config.attention} and device=cpu: its kernels run on GPUs; use sdpa"
+        if config.cpu_offload:
+            yield "cpu_offload and device=cpu: everything is in the host's memory already"
+    for option, package in _EXTRAS.items():
+        if getattr(config, option) and not find_spec(package):
+            yield f"{option} and this environment: the extra package {package} is not installed"

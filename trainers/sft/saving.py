@@ -1,0 +1,108 @@
+"""What a training leaves in its output folder: full states to resume from, and models to use.
+
+``states/step-N``  full states (`FullStateSaver`), the newest few
+``models/step-N``  models that transformers loads (`write_transformers`)
+``best/step-N``    the model of the least validation loss
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trainers.checkpoint.full_state import FullStateSaver, load_full_state
+from trainers.checkpoint.ranks import Ranks
+from trainers.checkpoint.store import CheckpointStore
+from trainers.checkpoint.transformers_format import write_transformers
+from trainers.lora.adapters import merged_tensors
+from trainers.optim.osft import dense_tensors
+from trainers.sft.progress import Progress
+from trainers.sft.setup import Training
+
+STATES, MODELS, BEST = "states", "models", "best"
+
+
+class Saver:
+    """Saves and restores one training; every method is a collective.
+
+    Args:
+        training: what is saved.
+    """
+
+    def __init__(self, training: Training) -> None:
+        self._training = training
+        folder, keep = training.config.output, training.config.keep_last
+        self._ranks = Ranks.of_their_own()
+        self._states = CheckpointStore(folder / STATES, self._ranks, keep_last=keep)
+        self._models = CheckpointStore(folder / MODELS, self._ranks)
+        self._best = CheckpointStore(folder / BEST, self._ranks, keep_last=1)
+        self._saver = FullStateSaver(self._states)
+        self.state_step: int | None = None
+        self.model_step: int | None = None
+
+    def restore(self, progress: Progress) -> Path | None:
+        """Go back to the newest intact state, if there is one; return its folder."""
+        newest = self._states.latest()
+        if newest is None:
+            return None
+        training = self._training
+        saved = load_full_state(newest, training.model, training.optimizer, training.schedule, self._ranks)
+        training.loader.load_state_dict(saved.pop("loader"))
+        for name, value in saved.items():
+            setattr(progress, name, value)
+        self.state_step = newest.step
+        return newest.path
+
+    def save_state(self, progress: Progress) -> Path:
+        """Begin to save a full state; it is written while training goes on."""
+        training = self._training
+        self._saver.save(
+            progress.step,
+            training.model,
+            training.optimizer,
+            training.schedule,
+            {**progress.state_dict(), "loader": training.loader.state_dict()},
+            {"samples": progress.samples, "epoch": progress.epoch},
+        )
+        self.state_step = progress.step
+        return self._states.folder / f"step-{progress.step:010d}"
+
+    def save_model(self, progress: Progress) -> Path:
+        """Save the model as transformers loads it."""
+        self.model_step = progress.step
+        return self._write(self._models, progress)
+
+    def save_best(self, progress: Progress) -> Path:
+        """The same, in place of the best one so far."""
+        return self._write(self._best, progress)
+
+    def close(self) -> None:
+        """Wait for the state that is being written."""
+        self._saver.close()
+
+    def _write(self, store: CheckpointStore, progress: Progress) -> Path:
+        self._saver.wait()  # (the ranks' group is the thread's as long as it writes)
+        training = self._training
+        checkpoint = store.save(
+            progress.step,
+            lambda folder: write_transformers(
+                training.base,
+                folder,
+                state=self._dense(),
+                tokenizer=training.tokenizer,
+                dtype=getattr(torch, training.config.save_dtype),
+                ranks=self._ranks,
+            ),
+            {"samples": progress.samples, "validation_loss": progress.best_validation_loss},
+        )
+        return checkpoint.path
+
+    def _dense(self) -> Iterable[tuple[str, Tensor]] | None:
+        """The weights as a plain model has them, where the trained one has others."""
+        training = self._training
+        if training.config.lora_rank:
+            return merged_tensors(training.model)
+        if training.config.osft_unfreeze is not None:
+            return dense_tensors(training.model)
+        return None

@@ -1,0 +1,41 @@
+"""Signals that ask a training to save its state and leave."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGXCPU)
+"""What schedulers and people send before they take a machine away."""
+
+STOPPED = 75
+"""Exit status of a training that a signal has stopped and that has saved its state (EX_TEMPFAIL: try again later)."""
+
+
+class StopRequest:
+    """The signal that has come, if any.
+
+    Attributes:
+        name: its name, such as ``SIGTERM``; None so far.
+    """
+
+    name: str | None = None
+
+
+@contextmanager
+def caught() -> Iterator[StopRequest]:
+    """Note signals instead of ending; the second time, the same signal ends the process as it always does."""
+    request = StopRequest()
+    former = {}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        request.name = signal.Signals(number).name
+        signal.signal(number, former[number])
+
+    for number in SIGNALS:
+        former[number] = signal.signal(number, note)
+    try:
+        yield request
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
