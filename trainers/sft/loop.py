@@ -11,7 +11,7 @@ from torch import Tensor
 from trainers.data.loader import Batch, BatchLoader
 from trainers.sft.callbacks import Callback, Callbacks
 from trainers.sft.config import TrainConfig
-from trainers.sft.measurement import Meter, flops_per_token, peak_flops
+from trainers.sft.measurement import Meter, PeakMemory, flops_per_token, peak_flops
 from trainers.sft.progress import Progress, passed
 from trainers.sft.saving import Saver
 from trainers.sft.setup import Training, set_up
@@ -56,6 +56,7 @@ class _Loop:
         self._progress = Progress()
         self.saver = Saver(training)
         peak = peak_flops(training.worker.device)
+        self._memory = PeakMemory(training.worker.device)
         self._meter = Meter(
             training.worker.device,
             flops_per_token(training.base, training.mean_length),
@@ -92,6 +93,7 @@ class _Loop:
         if counted:
             loss = self._accumulate(batch, counted)
             norm = training.update()
+            self._memory.end("update")
         progress.step += bool(counted)
         progress.epoch = training.loader.epoch
         progress.samples += batch.num_samples
@@ -108,6 +110,7 @@ class _Loop:
                 "batch_loss_tokens": counted,
                 "minibatches": len(batch.minibatches),
                 "learning_rate": learning_rate,
+                **self._memory.record(),
             }
             former = self._meter.step(record, loss, norm)
             if former:
@@ -120,8 +123,10 @@ class _Loop:
         for at, minibatch in enumerate(batch.minibatches):
             with training.framework.accumulating(last=at == len(batch.minibatches) - 1):
                 loss = training.loss_of(minibatch)
+                self._memory.end("forward")
                 # (the framework takes the mean over ranks, the loss is the sum over them)
                 (loss * (world_size / counted)).backward()
+                self._memory.end("backward")
             total += loss.detach()
         dist.all_reduce(total)
         return total / counted

@@ -55,9 +55,28 @@ class Meter:
         }
         if self._peak_flops:
             record["mfu"] = tokens_per_second * self._flops_per_token / self._peak_flops
-        if self._device.type == "cuda":
-            record["peak_memory_gb"] = torch.cuda.max_memory_allocated(self._device) / 1e9
         return record
+
+
+class PeakMemory:
+    """The most memory that tensors take on a GPU, phase by phase of a step; on a CPU nothing."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._peaks: dict[str, float] = {}
+
+    def end(self, phase: str) -> None:
+        """End a phase, which began where the one before ended."""
+        if self._device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self._device) / 1e9
+            self._peaks[phase] = max(peak, self._peaks.get(phase, 0.0))
+            torch.cuda.reset_peak_memory_stats(self._device)
+
+    def record(self) -> Record:
+        """Return the peaks since the last call: ``memory_PHASE_gb``, and the highest as ``peak_memory_gb``."""
+        peaks, self._peaks = self._peaks, {}
+        of_phases = {f"memory_{phase}_gb": peak for phase, peak in peaks.items()}
+        return of_phases | ({"peak_memory_gb": max(peaks.values())} if peaks else {})
 
 
 class _Moment:

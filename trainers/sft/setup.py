@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -112,6 +113,7 @@ def set_up(config: TrainConfig, worker: Worker) -> Training:
         distribute_from_rank0(trained, weights)
     train_data, validation_data = _data(config)
     checkpointed = _checkpoint(config, worker, trained, framework)
+    assert config.framework != "fsdp" or all(isinstance(each, DTensor) for each in trained.parameters())
     optimizer = build_optimizer(
         trained,
         config.learning_rate,
