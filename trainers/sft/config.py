@@ -87,6 +87,9 @@ class TrainConfig(BaseModel):
     )
     memory_limit_gb: PositiveFloat | None = Field(None, description="Of a GPU, for auto. Default: nine tenths of it.")
     cpu_offload: bool = Field(False, description="Keep parameters and optimizer in the host's memory (fsdp).")
+    loading: Literal["rank0", "sharded"] = Field(
+        "rank0", description="Rank 0 reads the weights and sends them, or every rank reads its part (fsdp)."
+    )
     reshard_after_forward: bool = Field(
         True, description="Gather weights for each pass (fsdp). If not: faster, more memory."
     )

@@ -13,6 +13,7 @@ from trainers.sft.loop import train
 from trainers.sft.sft_cases import Listener, config_of, worker_of_test, write_case
 
 WAYS = {
+    "sharded loading": {"loading": "sharded"},
     "keeps weights": {"reshard_after_forward": False},
     "checkpointing": {"activation_checkpointing": "full"},
     "padded": {"packing": "padded"},

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from importlib.util import find_spec
 
+from trainers.models.load import has_weights
 from trainers.sft.config import TrainConfig
 
 _EXTRAS = {"tensorboard": "tensorboard", "wandb": "wandb"}
@@ -26,7 +27,14 @@ def check_options_compatible(config: TrainConfig, device_type: str) -> None:
 def _conflicts(config: TrainConfig, device_type: str) -> Iterator[str]:
     if config.lora_rank and config.osft_unfreeze is not None:
         yield f"lora_rank={config.lora_rank} and osft_unfreeze={config.osft_unfreeze}: each decides what is trained"
+    if config.loading == "sharded":
+        if config.lora_rank or config.osft_unfreeze is not None:
+            yield "loading=sharded and lora_rank or osft_unfreeze: they are made out of whole weights"
+        if not has_weights(config.model):
+            yield f"loading=sharded and model={config.model}: it has no safetensors to read"
     if config.framework == "ddp":
+        if config.loading == "sharded":
+            yield "framework=ddp and loading=sharded: each copy of the model reads all weights"
         if config.cpu_offload:
             yield "framework=ddp and cpu_offload: only fsdp offloads"
         if not config.reshard_after_forward:

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from trainers.attention.model_attention import use_packed_attention
 from trainers.attention.packed import choose_backend
+from trainers.checkpoint.safetensors_loading import load_safetensors
 from trainers.data.collator import collate_packed, collate_padded
 from trainers.data.dataset import SampleDataset, split_validation
 from trainers.data.jsonl_dataset import JsonlDataset
@@ -107,9 +108,12 @@ def set_up(config: TrainConfig, worker: Worker) -> Training:
     if config.compile if config.compile is not None else worker.device.type == "cuda":
         compile_blocks(trained)
     framework = _framework(config, worker, trained, compute_dtype)
-    if weights is not None:
+    shards_device = torch.device("cpu") if config.cpu_offload else worker.device
+    if config.loading == "sharded":
+        load_safetensors(trained, config.model, shards_device)
+    elif weights is not None:
         if worker.rank:
-            materialise(trained, torch.device("cpu") if config.cpu_offload else worker.device)
+            materialise(trained, shards_device)
         distribute_from_rank0(trained, weights)
     train_data, validation_data = _data(config)
     checkpointed = _checkpoint(config, worker, trained, framework)
@@ -171,12 +175,19 @@ def _model(
     everywhere = (
         worker.world_size == 1 or config.framework == "ddp" or config.lora_rank or config.osft_unfreeze is not None
     )
-    full = everywhere or worker.rank == 0
+    sharded = config.loading == "sharded"
+    full = not sharded and (everywhere or worker.rank == 0)
     model = read_model(config.model, config.seed) if full else empty_model(config.model)
     torch.manual_seed(config.seed)  # (new rows of an embedding, the same on all ranks)
+    rows = model.get_input_embeddings().num_embeddings
     align(model, tokenizer)
     model.config.use_cache = False
-    if everywhere:
+    if sharded and model.get_input_embeddings().num_embeddings != rows:
+        raise ValueError(
+            f"loading=sharded and {len(tokenizer)} tokens for {rows} rows of the embedding: new rows are drawn where "
+            "the weights are whole; use loading=rank0"
+        )
+    if everywhere or sharded:
         return model.to(worker.device) if config.framework == "ddp" else model, None
     return model, {name: parameter.detach() for name, parameter in model.named_parameters()}
 
