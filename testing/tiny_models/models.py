@@ -72,5 +72,6 @@ def tiny_model(architecture: str = "llama", seed: int = 0, **changes: Any) -> Pr
     """
     config = tiny_config(architecture, initializer_range=0.2, **changes)
     torch.manual_seed(seed)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    return model.train()
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    model.train()
+    return model

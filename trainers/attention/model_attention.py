@@ -58,9 +58,11 @@ def _forward_of(backend: Backend) -> Any:
         if attention_mask is not None:
             raise ValueError("packed attention takes no mask: cu_seq_lens_q says where sequences end")
         attended = packed_attention(
-            *(each[0].transpose(0, 1) for each in (query, key, value)),
-            cu_seqlens=cu_seq_lens_q,
-            max_seqlen=max_length_q,
+            query[0].transpose(0, 1),
+            key[0].transpose(0, 1),
+            value[0].transpose(0, 1),
+            cu_seq_lens_q,
+            max_length_q,
             scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
             backend=backend,
             window=sliding_window,

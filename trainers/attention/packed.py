@@ -64,7 +64,7 @@ def packed_attention(
         return _sequence_by_sequence(query, key, value, cu_seqlens, scale, window, dropout)
     if backend == "flash_attn":
         try:
-            from flash_attn import flash_attn_varlen_func  # keep: where the host has it
+            from flash_attn import flash_attn_varlen_func  # type: ignore[import-not-found]  # keep: where the host has it
         except ImportError as error:
             raise ValueError(
                 f"attention backend 'flash_attn': the package flash-attn cannot be imported ({error}); install it, or "

@@ -1,5 +1,6 @@
 """Makes a tokenizer and a model fit each other."""
 
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDING_MULTIPLE = 8
@@ -15,7 +16,7 @@ def align(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     Raises:
         ValueError: if the tokenizer has neither a pad nor an EOS token.
     """
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+    if len(tokenizer) > num_rows(model):
         # (not from the mean of the others: that cannot be had where the weights are not loaded yet)
         model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=EMBEDDING_MULTIPLE, mean_resizing=False)
     if tokenizer.pad_token_id is None:
@@ -29,3 +30,10 @@ def align(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         for config in (model.config, model.generation_config):
             if config is not None:
                 setattr(config, name, getattr(tokenizer, name))
+
+
+def num_rows(model: PreTrainedModel) -> int:
+    """Tokens for which a model has an embedding."""
+    embedding = model.get_input_embeddings()
+    assert isinstance(embedding, nn.Embedding)
+    return embedding.num_embeddings

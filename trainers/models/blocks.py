@@ -37,10 +37,10 @@ def checkpoint_blocks(model: nn.Module, count: int) -> None:
         raise ValueError(f"activation checkpointing of {count} blocks: the model has {len(blocks)}, choose 0 to that")
     for block in blocks[:count]:
         # (inside of FSDP's hooks, which must not run again)
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def compile_blocks(model: nn.Module) -> None:
     """Compile each block with torch.compile, once for any number of tokens. Call it before `checkpoint_blocks`."""
     for block in transformer_blocks(model):
-        block.forward = torch.compile(block.forward, dynamic=True)  # type: ignore[method-assign]
+        block.forward = torch.compile(block.forward, dynamic=True)

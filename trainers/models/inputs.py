@@ -1,11 +1,11 @@
 """Arguments of a model's forward pass out of a minibatch."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from trainers.data.minibatch import IGNORE_INDEX, Minibatch
+from trainers.data.minibatch import IGNORE_INDEX, Minibatch, PackedMinibatch
 
 
 def model_inputs(minibatch: Minibatch, device: torch.device) -> dict[str, Any]:
@@ -30,9 +30,10 @@ def model_inputs(minibatch: Minibatch, device: torch.device) -> dict[str, Any]:
     }
     others: dict[str, Any] = {"use_cache": False}
     if "cu_seqlens" in minibatch:
+        packed = cast(PackedMinibatch, minibatch)
         tensors["logits_to_keep"] = columns - 1
-        tensors["cu_seq_lens_q"] = tensors["cu_seq_lens_k"] = minibatch["cu_seqlens"]
-        others["max_length_q"] = others["max_length_k"] = minibatch["max_seqlen"]
+        tensors["cu_seq_lens_q"] = tensors["cu_seq_lens_k"] = packed["cu_seqlens"]
+        others["max_length_q"] = others["max_length_k"] = packed["max_seqlen"]
     else:
         kept, at = torch.unique(columns - 1, return_inverse=True)
         tensors["attention_mask"] = minibatch["attention_mask"]

@@ -34,7 +34,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, bias: 
     Returns:
         fp32, 0-d.
     """
-    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, bias)
+    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, bias)  # type: ignore[no-untyped-call]
     return loss
 
 

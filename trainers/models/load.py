@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +31,10 @@ def read_model(folder: Path, seed: int = 0) -> PreTrainedModel:
     config = _config(folder)
     if not has_weights(folder):
         torch.manual_seed(seed)
-        made: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        return made
-    model, found = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+        return _made(config)
+    # (with this argument it returns two values, which its annotation does not know)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    model, found = loaded
     # (what transformers would draw at random, with a warning)
     if wrong := {kind: sorted(map(str, found[kind])) for kind in ("missing_keys", "mismatched_keys") if found[kind]}:
         raise ValueError(
@@ -50,7 +52,7 @@ def empty_model(folder: Path) -> PreTrainedModel:
     """
     config = _config(folder)
     with _parameters_on_meta():
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = _made(config)
     model.tie_weights()
     return model
 
@@ -90,11 +92,16 @@ def _parameters_on_meta() -> Iterator[None]:
             parameter = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
         register(module, name, parameter)
 
-    nn.Module.register_parameter = on_meta  # type: ignore[method-assign]
+    nn.Module.register_parameter = on_meta  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def _made(config: PreTrainedConfig) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    return model
 
 
 def _config(folder: Path) -> PreTrainedConfig:

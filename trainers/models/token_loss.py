@@ -9,6 +9,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.loss.loss_utils import ForCausalLMLoss
@@ -39,13 +40,13 @@ def use_loss(model: PreTrainedModel, kind: Loss) -> None:
         raise ValueError(
             f"loss={kind!r}: {type(model).__name__} caps its logits, which a fused head cannot: use loss='transformers'"
         )
-    head = model.get_output_embeddings()
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     if not isinstance(head, nn.Linear):
         raise ValueError(f"loss={kind!r}: {type(model).__name__} has no linear head: use loss='transformers'")
     fused = linear_cross_entropy if kind == "fused" else _liger()
     # What the model does between head and loss, such as Granite's division of the logits, is linear: it acts on the
     # hidden states as it would on the logits, without a bias at least.
-    head.forward = lambda hidden: hidden
+    head.forward = lambda hidden: hidden  # type: ignore[method-assign, assignment]
 
     def loss(logits: Tensor, labels: Tensor, predicting: Tensor | None = None, **kwargs: Any) -> Tensor:
         return fused(_picked(logits, predicting), head.weight, labels[0], head.bias)
@@ -55,7 +56,11 @@ def use_loss(model: PreTrainedModel, kind: Loss) -> None:
 
 def _of_logits(logits: Tensor, labels: Tensor, predicting: Tensor | None = None, **kwargs: Any) -> Tensor:
     loss: Tensor = ForCausalLMLoss(
-        _picked(logits, predicting), None, logits.shape[-1], num_items_in_batch=1, shift_labels=labels
+        _picked(logits, predicting),
+        None,
+        logits.shape[-1],
+        num_items_in_batch=torch.ones((), device=logits.device),
+        shift_labels=labels,
     )
     return loss
 
@@ -69,7 +74,7 @@ def _picked(logits: Tensor, predicting: Tensor | None) -> Tensor:
 def _liger() -> Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]:
     if not find_spec("liger_kernel"):
         raise ValueError("loss='liger': the package liger-kernel is not installed; install it, or use loss='fused'")
-    from liger_kernel.transformers.fused_linear_cross_entropy import LigerFusedLinearCrossEntropyLoss  # keep: an extra
+    from liger_kernel.transformers.fused_linear_cross_entropy import LigerFusedLinearCrossEntropyLoss  # type: ignore[import-not-found]  # keep: an extra
 
     kernel = LigerFusedLinearCrossEntropyLoss(reduction="sum")
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import torch
 import typer
-import yaml
+import yaml  # type: ignore[import-untyped]
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from rich.console import Console

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -68,7 +68,7 @@ class TrainConfig(BaseModel):
 
     # What is trained.
     lora_rank: NonNegativeInt = Field(0, description="Train adapters of this rank instead of the weights; 0: do not.")
-    lora_alpha: PositiveFloat = Field(32.0, description="Adapters are scaled by alpha / rank.")
+    lora_alpha: PositiveInt = Field(32, description="Adapters are scaled by alpha / rank.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout in front of the adapters.")
     lora_targets: tuple[str, ...] | None = Field(None, description="Ends of names of layers that get adapters.")
     osft_unfreeze: float | None = Field(None, ge=0, le=1, description="Train this share of directions (OSFT).")

@@ -41,7 +41,8 @@ class FullySharded:
         reshard_after_forward: bool,
         cpu_offload: bool,
     ) -> None:
-        self.module: FSDPModule = shard_model(
+        self.module = model
+        self._sharded: FSDPModule = shard_model(
             model,
             mesh,
             compute_dtype=compute_dtype,
@@ -57,8 +58,8 @@ class FullySharded:
     def accumulating(self, last: bool) -> AbstractContextManager[object]:
         """Where gathered weights stay, whole gradients stay with them: ranks talk once a batch."""
         if self._keeps_weights:
-            self.module.set_reshard_after_backward(last)
-            self.module.set_requires_gradient_sync(last)
+            self._sharded.set_reshard_after_backward(last)
+            self._sharded.set_requires_gradient_sync(last)
         return nullcontext()
 
 
@@ -69,7 +70,9 @@ class Replicated:
     """
 
     def __init__(self, model: nn.Module, mesh: DeviceMesh, compute_dtype: torch.dtype) -> None:
-        self.module = DistributedDataParallel(model, process_group=mesh.get_group(), gradient_as_bucket_view=True)
+        self.module: nn.Module = DistributedDataParallel(
+            model, process_group=mesh.get_group(), gradient_as_bucket_view=True
+        )
         self._device_type = mesh.device_type
         self._compute_dtype = compute_dtype
 
@@ -82,5 +85,6 @@ class Replicated:
     @contextmanager
     def accumulating(self, last: bool) -> Iterator[None]:
         """Gradients are summed over ranks once, with the last minibatch."""
+        assert isinstance(self.module, DistributedDataParallel)
         with nullcontext() if last else self.module.no_sync():
             yield

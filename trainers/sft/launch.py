@@ -8,8 +8,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import ParamSpec
 
-import torch.multiprocessing as mp
-from torch.multiprocessing.spawn import ProcessExitedException
+from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from trainers.sft.signals import SIGNALS
 
@@ -37,7 +36,7 @@ def launch(count: int, run: Callable[P, int], *args: P.args, **kwargs: P.kwargs)
     if count == 1:
         _as_rank(0, 1, port)
         return run(*args, **kwargs)
-    context = mp.start_processes(_rank, (count, port, run, args, kwargs), count, join=False, start_method="spawn")
+    context = start_processes(_rank, (count, port, run, args, kwargs), count, join=False, start_method="spawn")
     assert context is not None
 
     def forward(number: int, frame: FrameType | None) -> None:

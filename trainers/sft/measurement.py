@@ -95,7 +95,7 @@ class _Moment:
         if isinstance(self._time, float) or isinstance(earlier._time, float):
             return self._time - earlier._time  # type: ignore[operator]
         self._time.synchronize()
-        return earlier._time.elapsed_time(self._time) / 1e3
+        return float(earlier._time.elapsed_time(self._time)) / 1e3
 
 
 class _Step(NamedTuple):
@@ -132,4 +132,5 @@ def flops_per_token(model: torch.nn.Module, mean_length: float) -> float:
     embedding = model.get_input_embeddings().weight.numel()  # type: ignore[operator]
     if not config.tie_word_embeddings:
         matrices -= embedding  # (looked up, not multiplied; a tied one is multiplied as the head)
-    return 6.0 * matrices + 6.0 * config.num_hidden_layers * config.hidden_size * mean_length
+    attention = config.num_hidden_layers * config.hidden_size * mean_length
+    return 6.0 * float(matrices + attention)

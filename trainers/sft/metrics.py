@@ -96,7 +96,7 @@ class WandbMetrics(Callback):
 
     def on_train_begin(self, config: TrainConfig, progress: Progress, total_steps: int | None) -> None:
         """Begin the run."""
-        import wandb  # keep: an extra
+        import wandb  # type: ignore[import-not-found]  # keep: an extra
 
         self._run = wandb.init(dir=self._folder, mode="offline", config=config.model_dump(mode="json"))
 

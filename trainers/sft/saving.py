@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 
 from trainers.checkpoint.full_state import FullStateSaver, load_full_state
@@ -101,7 +102,7 @@ class Saver:
     def _dense(self) -> Iterable[tuple[str, Tensor]] | None:
         """The weights as a plain model has them, where the trained one has others."""
         training = self._training
-        if training.config.lora_rank:
+        if isinstance(training.model, PeftModel):
             return merged_tensors(training.model)
         if training.config.osft_unfreeze is not None:
             return dense_tensors(training.model)

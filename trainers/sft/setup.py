@@ -19,11 +19,11 @@ from trainers.data.collator import collate_packed, collate_padded
 from trainers.data.dataset import SampleDataset, split_validation
 from trainers.data.jsonl_dataset import JsonlDataset
 from trainers.data.loader import BatchLoader, get_data_loader
-from trainers.data.minibatch import Minibatch
+from trainers.data.minibatch import Minibatch, Sample
 from trainers.data.sampler import EpochSampler, InfiniteSampler
 from trainers.lora.adapters import add_lora
 from trainers.models.activation_memory import blocks_to_checkpoint
-from trainers.models.align import align
+from trainers.models.align import align, num_rows
 from trainers.models.blocks import checkpoint_blocks, compile_blocks, transformer_blocks
 from trainers.models.inputs import model_inputs
 from trainers.models.load import distribute_from_rank0, empty_model, materialise, read_model
@@ -179,16 +179,16 @@ def _model(
     full = not sharded and (everywhere or worker.rank == 0)
     model = read_model(config.model, config.seed) if full else empty_model(config.model)
     torch.manual_seed(config.seed)  # (new rows of an embedding, the same on all ranks)
-    rows = model.get_input_embeddings().num_embeddings
+    rows = num_rows(model)
     align(model, tokenizer)
     model.config.use_cache = False
-    if sharded and model.get_input_embeddings().num_embeddings != rows:
+    if sharded and num_rows(model) != rows:
         raise ValueError(
             f"loading=sharded and {len(tokenizer)} tokens for {rows} rows of the embedding: new rows are drawn where "
             "the weights are whole; use loading=rank0"
         )
     if everywhere or sharded:
-        return model.to(worker.device) if config.framework == "ddp" else model, None
+        return model, None
     return model, {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
@@ -224,7 +224,7 @@ def _checkpoint(config: TrainConfig, worker: Worker, model: nn.Module, framework
 
 def _largest_minibatch(config: TrainConfig) -> Minibatch:
     tokens = torch.zeros(config.max_tokens_per_rank, dtype=torch.int64)
-    sample = {"input_ids": tokens, "labels": tokens}
+    sample: Sample = {"input_ids": tokens, "labels": tokens}
     return collate_padded([sample], 0, 0) if config.packing == "padded" else collate_packed([sample], 0)
 
 

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGXCPU)
 """What schedulers and people send before they take a machine away."""
@@ -26,14 +27,14 @@ class StopRequest:
 def caught() -> Iterator[StopRequest]:
     """Note signals instead of ending; the second time, the same signal ends the process as it always does."""
     request = StopRequest()
-    former = {}
+    former: dict[int, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
         request.name = signal.Signals(number).name
         signal.signal(number, former[number])
 
-    for number in SIGNALS:
-        former[number] = signal.signal(number, note)
+    for each in SIGNALS:
+        former[each] = signal.signal(each, note)
     try:
         yield request
     finally:
