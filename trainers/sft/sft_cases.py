@@ -45,6 +45,7 @@ def config_of(folder: Path, **changes: Any) -> TrainConfig:
         "max_tokens_per_rank": 40,
         "learning_rate": 1e-2,
         "save_dtype": "float32",
+        "compile": False,
         **changes,
     }
     if not {"epochs", "steps", "tokens", "infinite"} & values.keys():
