@@ -15,6 +15,10 @@ WARNING_FILTERS = (
     # torch, on a GPU: autograd's thread may come to cuBLAS before it has made the device's context its own; torch then
     # does that, says so, and goes on.
     "ignore:Attempting to run cuBLAS, but there was no current CUDA context:UserWarning",
+    # torch's compiler, on a GPU: advice to round products of fp32 matrices, which we do not want.
+    "ignore:TensorFloat32 tensor cores for float32 matrix multiplication available:UserWarning",
+    # torch's compiler, when it is loaded: parts of torch itself use what torch has deprecated.
+    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",
 )
 
 # No dependency, so imported by name: only tests that use it have it, and pay for it.
