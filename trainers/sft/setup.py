@@ -20,6 +20,7 @@ from trainers.data.dataset import SampleDataset, split_validation
 from trainers.data.jsonl_dataset import JsonlDataset
 from trainers.data.loader import BatchLoader, get_data_loader
 from trainers.data.minibatch import Minibatch, Sample
+from trainers.data.pretraining_blocks import PretrainingBlocks
 from trainers.data.sampler import EpochSampler, InfiniteSampler
 from trainers.lora.adapters import add_lora
 from trainers.models.activation_memory import blocks_to_checkpoint
@@ -115,7 +116,7 @@ def set_up(config: TrainConfig, worker: Worker) -> Training:
         if worker.rank:
             materialise(trained, shards_device)
         distribute_from_rank0(trained, weights)
-    train_data, validation_data = _data(config)
+    train_data, validation_data = _data(config, tokenizer.pad_token_id)
     checkpointed = _checkpoint(config, worker, trained, framework)
     assert config.framework != "fsdp" or all(isinstance(each, DTensor) for each in trained.parameters())
     optimizer = build_optimizer(
@@ -228,8 +229,10 @@ def _largest_minibatch(config: TrainConfig) -> Minibatch:
     return collate_padded([sample], 0, 0) if config.packing == "padded" else collate_packed([sample], 0)
 
 
-def _data(config: TrainConfig) -> tuple[SampleDataset, SampleDataset | None]:
-    def read(path: Path) -> JsonlDataset:
+def _data(config: TrainConfig, pad_token_id: int) -> tuple[SampleDataset, SampleDataset | None]:
+    def read(path: Path) -> SampleDataset:
+        if path.suffix == ".npy":
+            return PretrainingBlocks(path, pad_token_id)
         return JsonlDataset(path, config.max_seq_len, config.on_bad_line)
 
     if config.validation_data:
