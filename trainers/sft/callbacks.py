@@ -39,6 +39,9 @@ class Callback:
     def on_train_end(self, progress: Progress, reason: str) -> None:
         """Nothing more comes. Called also when a signal ends the training, not after an exception."""
 
+    def on_exception(self, error: BaseException) -> None:
+        """An exception ends the training: let go of files and the like."""
+
 
 class Callbacks(Callback):
     """Several callbacks as one."""
@@ -69,6 +72,10 @@ class Callbacks(Callback):
     def on_train_end(self, progress: Progress, reason: str) -> None:
         """See `Callback`."""
         self._tell("on_train_end", progress, reason)
+
+    def on_exception(self, error: BaseException) -> None:
+        """See `Callback`."""
+        self._tell("on_exception", error)
 
     def _tell(self, name: str, *arguments: object) -> None:
         for callback in self._callbacks:

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from rich.console import Console
 from rich.logging import RichHandler
+from transformers.utils.logging import disable_progress_bar
 
 from trainers.checkpoint.ranks import CheckpointError, Ranks
 from trainers.sft.callbacks import Callback
@@ -76,6 +77,7 @@ def run(config: TrainConfig) -> int:
         format="%(message)s",
         handlers=[RichHandler(console=console, show_time=False, show_path=False)],
     )
+    disable_progress_bar()  # (of transformers, for every model that is read or written)
     try:
         with joined(config.device) as worker:
             config = tokenised(config, Ranks(worker.control))

@@ -60,6 +60,10 @@ class ProgressBar(Callback):
         """Say where."""
         self._console.print(f"step {step}: {kind} {path}", highlight=False, soft_wrap=True)
 
+    def on_exception(self, error: BaseException) -> None:
+        """Give the terminal back."""
+        self._bar.stop()
+
     def on_train_end(self, progress: Progress, reason: str) -> None:
         """Show no more."""
         self._bar.stop()

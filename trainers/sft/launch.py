@@ -1,18 +1,24 @@
 """Starts the ranks of a training on this machine, unless torchrun has."""
 
+import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import ParamSpec
 
-from torch.multiprocessing.spawn import ProcessExitedException, start_processes
-
-from trainers.sft.signals import SIGNALS
+from trainers.sft.signals import SIGNALS, STOPPED
 
 P = ParamSpec("P")
+
+_GRACE_SECONDS = 10.0
+"""How long the other ranks may take to notice by themselves that one has failed."""
 
 
 def launched() -> bool:
@@ -24,45 +30,66 @@ def launch(count: int, run: Callable[P, int], *args: P.args, **kwargs: P.kwargs)
     """Run a function on each of ``count`` ranks and return the largest of their exit statuses.
 
     One rank runs in this process. Several are processes of their own, joined over loopback; signals that ask a training
-    to stop are passed on to them. If a rank dies, the others are ended.
+    to stop are passed on to them. If a rank fails, the others are ended; if this process dies, all are.
 
     Args:
         count: ranks.
         run: importable by its name; what it returns is the exit status.
         args: its arguments.
         kwargs: its named arguments.
+
+    Returns:
+        The status; of a rank that a signal has killed, 128 and the signal's number, as shells have it.
     """
     port = _free_port()
     if count == 1:
         _as_rank(0, 1, port)
         return run(*args, **kwargs)
-    context = start_processes(_rank, (count, port, run, args, kwargs), count, join=False, start_method="spawn")
-    assert context is not None
+    context = multiprocessing.get_context("spawn")
+    ranks = [context.Process(target=_rank, args=(rank, count, port, run, args, kwargs)) for rank in range(count)]
 
     def forward(number: int, frame: FrameType | None) -> None:
-        for pid in context.pids():
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
+        for rank in ranks:
+            if rank.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(rank.pid, number)
 
     former = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
-        while not context.join():
-            pass
-    except ProcessExitedException as error:
-        return error.exit_code if error.exit_code > 0 else 128 - error.exit_code
+        for rank in ranks:
+            rank.start()
+        return _join(ranks)
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-    return 0
+
+
+def _join(ranks: Sequence[BaseProcess]) -> int:
+    """Wait for all ranks, or for the first that fails, and end the others then; return the largest status."""
+    while running := [rank for rank in ranks if rank.exitcode is None]:
+        wait([rank.sentinel for rank in running])
+        if any(rank.exitcode not in (None, 0, STOPPED) for rank in ranks):
+            for rank in running:
+                rank.join(_GRACE_SECONDS)
+                rank.kill()
+    statuses = [rank.exitcode or 0 for rank in ranks]
+    return max(status if status >= 0 else 128 - status for status in statuses)
 
 
 def _rank(
     rank: int, count: int, port: int, run: Callable[..., int], args: tuple[object, ...], kwargs: dict[str, object]
 ) -> None:
+    os.setpgrp()  # (a terminal's Ctrl-C reaches the launcher, which passes it on: once, not twice)
+    threading.Thread(target=_end_with_launcher, daemon=True).start()
     _as_rank(rank, count, port)
-    status = run(*args, **kwargs)
-    if status:
-        os._exit(status)  # (the spawner tells no status of a SystemExit from another)
+    sys.exit(run(*args, **kwargs))
+
+
+def _end_with_launcher() -> None:
+    launcher = multiprocessing.parent_process()
+    assert launcher is not None
+    launcher.join()
+    os._exit(1)
 
 
 def _as_rank(rank: int, count: int, port: int) -> None:

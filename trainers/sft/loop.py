@@ -45,6 +45,9 @@ def train(config: TrainConfig, worker: Worker, callbacks: Sequence[Callback] = (
         loop = _Loop(training, Callbacks(callbacks))
         try:
             return loop.run(request)
+        except BaseException as error:
+            loop.callbacks.on_exception(error)
+            raise
         finally:
             loop.saver.close()
 
@@ -52,7 +55,7 @@ def train(config: TrainConfig, worker: Worker, callbacks: Sequence[Callback] = (
 class _Loop:
     def __init__(self, training: Training, callbacks: Callbacks) -> None:
         self._training = training
-        self._callbacks = callbacks
+        self.callbacks = callbacks
         self._progress = Progress()
         self.saver = Saver(training)
         peak = peak_flops(training.worker.device)
@@ -66,8 +69,8 @@ class _Loop:
     def run(self, request: StopRequest) -> Outcome:
         training, progress = self._training, self._progress
         if training.config.resume and (restored := self.saver.restore(progress)):
-            self._callbacks.on_resume(progress.step, str(restored))
-        self._callbacks.on_train_begin(training.config, progress, training.total_steps)
+            self.callbacks.on_resume(progress.step, str(restored))
+        self.callbacks.on_train_begin(training.config, progress, training.total_steps)
         signal = None
         began = time.monotonic() - progress.seconds
         self._meter.restart()
@@ -114,7 +117,7 @@ class _Loop:
             }
             former = self._meter.step(record, loss, norm)
             if former:
-                self._callbacks.on_step(former)
+                self.callbacks.on_step(former)
 
     def _accumulate(self, batch: Batch, counted: int) -> Tensor:
         """Add up the gradients of the mean loss over the tokens of the batch; return that loss."""
@@ -155,22 +158,23 @@ class _Loop:
         assert training.validation is not None
         self._flush()
         loss = validation_loss(training.framework.module, training.validation, training.loss_of, training.worker)
-        self._callbacks.on_validation(
+        self.callbacks.on_validation(
             {"step": progress.step, "epoch": progress.epoch, "samples": progress.samples, "loss": loss}
         )
         if loss < progress.best_validation_loss - training.config.best_threshold:
             progress.best_validation_loss = loss
             if training.config.save_best:
-                self._callbacks.on_save("best model", progress.step, str(self.saver.save_best(progress)))
+                self.callbacks.on_save("best model", progress.step, str(self.saver.save_best(progress)))
         self._meter.restart()
 
     def _save_state(self) -> None:
+        self._flush()  # (metrics up to this step are written before its state can be resumed from)
         path = self.saver.save_state(self._progress)
-        self._callbacks.on_save("state", self._progress.step, str(path))
+        self.callbacks.on_save("state", self._progress.step, str(path))
 
     def _save_model(self) -> None:
         path = self.saver.save_model(self._progress)
-        self._callbacks.on_save("model", self._progress.step, str(path))
+        self.callbacks.on_save("model", self._progress.step, str(path))
         self._meter.restart()
 
     def _end(self, signal: str | None) -> None:
@@ -181,12 +185,12 @@ class _Loop:
         if signal is None and self.saver.model_step != progress.step:
             self._save_model()
         self.saver.close()
-        self._callbacks.on_train_end(progress, f"stopped by {signal}" if signal else "done")
+        self.callbacks.on_train_end(progress, f"stopped by {signal}" if signal else "done")
 
     def _flush(self) -> None:
         record = self._meter.flush()
         if record:
-            self._callbacks.on_step(record)
+            self.callbacks.on_step(record)
 
     def _finished(self) -> bool:
         config, progress = self._training.config, self._progress

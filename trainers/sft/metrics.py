@@ -45,6 +45,11 @@ class JsonlMetrics(Callback):
         if self._file:
             self._file.close()
 
+    def on_exception(self, error: BaseException) -> None:
+        """Close the file."""
+        if self._file:
+            self._file.close()
+
     def _write(self, kind: str, record: Record) -> None:
         assert self._file is not None
         self._file.write(json.dumps({"kind": kind, **record}) + "\n")
@@ -81,6 +86,10 @@ class TensorBoardMetrics(Callback):
         """Close the files."""
         self._writer.close()
 
+    def on_exception(self, error: BaseException) -> None:
+        """Close the files."""
+        self._writer.close()
+
     def _write(self, kind: str, record: Record) -> None:
         for name, value in record.items():
             if name != "step":
@@ -111,3 +120,8 @@ class WandbMetrics(Callback):
     def on_train_end(self, progress: Progress, reason: str) -> None:
         """End the run."""
         self._run.finish()
+
+    def on_exception(self, error: BaseException) -> None:
+        """End the run as a failed one."""
+        if self._run:
+            self._run.finish(exit_code=1)
