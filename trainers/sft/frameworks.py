@@ -1,11 +1,11 @@
 """How the ranks share a model: FSDP2 shards it, DDP copies it. Both behind the same interface."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
@@ -75,6 +75,18 @@ class Replicated:
         )
         self._device_type = mesh.device_type
         self._compute_dtype = compute_dtype
+
+    def rehearse(self, loss: Callable[[], Tensor]) -> None:
+        """Let DDP see in which order gradients come, by a backward pass that changes nothing else; a collective.
+
+        It sorts them into other buckets after its first backward pass. If that were the first step's, a resumed training
+        would begin with other buckets than it was interrupted with, and sums over more than two ranks round differently.
+
+        Args:
+            loss: computes one.
+        """
+        loss().backward()
+        self.module.zero_grad()
 
     def computing(self) -> AbstractContextManager[object]:
         """Autocast, unless it is computed in the weights' own dtype."""

@@ -23,27 +23,40 @@ def models_of(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))}
 
 
+def check_from_every_step(folder, worker, **changes):
+    if worker.rank == 0:
+        write_case(folder)
+    dist.barrier()
+    config = config_of(folder, save_every_steps=1, keep_last=None, **changes)
+    whole = Listener()
+    train(config, worker, [whole])
+    assert [step for kind, step in whole.saves if kind == "state"] == [1, 2, 3, 4, 5, 6]
+    expected = models_of(folder / "output/models")
+    for step in range(1, 6):
+        again = folder / f"from-{step}"
+        if worker.rank == 0:
+            shutil.copytree(folder / f"output/states/step-{step:010d}", again / f"states/step-{step:010d}")
+        dist.barrier()
+        listener = Listener()
+        torch.manual_seed(1234)  # (what is not restored is at least different)
+        train(config.model_copy(update={"output": again}), worker, [listener])
+        assert listener.resumed_at == step
+        assert listener.losses == whole.losses[step:]
+        assert models_of(again / "models") == expected, f"from step {step}"
+
+
 class TestResume(DistributedTest):
     world_size = 2
 
     @pytest.mark.parametrize("way", WAYS)
     def test_at_every_step(self, tmp_path, way):
-        if self.rank == 0:
-            write_case(tmp_path)
-        dist.barrier()
-        config = config_of(tmp_path, save_every_steps=1, keep_last=None, **WAYS[way])
-        worker, whole = worker_of_test(self.device), Listener()
-        train(config, worker, [whole])
-        assert [step for kind, step in whole.saves if kind == "state"] == [1, 2, 3, 4, 5, 6]
-        expected = models_of(tmp_path / "output/models")
-        for step in range(1, 6):
-            again = tmp_path / f"from-{step}"
-            if self.rank == 0:
-                shutil.copytree(tmp_path / f"output/states/step-{step:010d}", again / f"states/step-{step:010d}")
-            dist.barrier()
-            listener = Listener()
-            torch.manual_seed(1234)  # (what is not restored is at least different)
-            train(config.model_copy(update={"output": again}), worker, [listener])
-            assert listener.resumed_at == step
-            assert listener.losses == whole.losses[step:]
-            assert models_of(again / "models") == expected, f"from step {step}"
+        check_from_every_step(tmp_path, worker_of_test(self.device), **WAYS[way])
+
+
+class TestOrderOfSums(DistributedTest):
+    """Sums over more than two ranks depend on their order, which DDP changes after its first backward pass."""
+
+    world_size = 4
+
+    def test_ddp_at_every_step(self, tmp_path):
+        check_from_every_step(tmp_path, worker_of_test(self.device), framework="ddp")

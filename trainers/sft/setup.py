@@ -1,6 +1,6 @@
 """Brings together what a training needs: model, tokenizer, data, optimizer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -195,7 +195,9 @@ def _model(
 
 def _framework(config: TrainConfig, worker: Worker, model: nn.Module, compute_dtype: torch.dtype) -> Framework:
     if config.framework == "ddp":
-        return Replicated(model.to(worker.device), worker.mesh, compute_dtype)
+        replicated = Replicated(model.to(worker.device), worker.mesh, compute_dtype)
+        replicated.rehearse(lambda: _loss_of(replicated, _minibatch(config, []), worker.device))
+        return replicated
     return FullySharded(
         model,
         worker.mesh,
@@ -215,7 +217,8 @@ def _checkpoint(config: TrainConfig, worker: Worker, model: nn.Module, framework
         limit = (config.memory_limit_gb or 0) * 1e9 or 0.9 * torch.cuda.get_device_properties(
             worker.device
         ).total_memory
-        largest = _largest_minibatch(config)
+        tokens = torch.zeros(config.max_tokens_per_rank, dtype=torch.int64)
+        largest = _minibatch(config, [{"input_ids": tokens, "labels": tokens}])
         count = blocks_to_checkpoint(model, lambda: _loss_of(framework, largest, worker.device), limit)
     else:
         count = 0
@@ -223,10 +226,9 @@ def _checkpoint(config: TrainConfig, worker: Worker, model: nn.Module, framework
     return count
 
 
-def _largest_minibatch(config: TrainConfig) -> Minibatch:
-    tokens = torch.zeros(config.max_tokens_per_rank, dtype=torch.int64)
-    sample: Sample = {"input_ids": tokens, "labels": tokens}
-    return collate_padded([sample], 0, 0) if config.packing == "padded" else collate_packed([sample], 0)
+def _minibatch(config: TrainConfig, samples: Sequence[Sample]) -> Minibatch:
+    """Collate samples in the form that the training takes; a dummy if there are none."""
+    return collate_padded(samples, 0, 0) if config.packing == "padded" else collate_packed(samples, 0)
 
 
 def _data(config: TrainConfig, pad_token_id: int) -> tuple[SampleDataset, SampleDataset | None]:
