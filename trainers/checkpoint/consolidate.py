@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -41,16 +42,45 @@ def consolidate(
     Raises:
         ValueError: the folder exists; or the checkpoint is of another model, with the names that differ.
     """
-    folder = Path(folder)
-    if folder.exists():
-        raise ValueError(f"{folder} exists: give a folder that does not, or remove it")
     saved = saved_tensors(checkpoint.path, MODEL)
     wanted = without_aliases(all_tensors(model))
     check_tensors(wanted, saved, str(checkpoint.path), dtypes=False)
+    state = _read_each(checkpoint.path, {name: saved[name] for name in wanted})
+    write_folder(model, folder, state, tokenizer=tokenizer, dtype=dtype, max_shard_gb=max_shard_gb)
+
+
+def load_weights(checkpoint: Checkpoint, model: nn.Module) -> None:
+    """Read the model of a full state in place, and nothing else of it: adapters or factors, to be merged.
+
+    Raises:
+        ValueError: the checkpoint is of another model, with the names that differ.
+        CheckpointError: files cannot be read.
+    """
+    tensors = without_aliases(all_tensors(model))
+    check_tensors(tensors, saved_tensors(checkpoint.path, MODEL), str(checkpoint.path))
+    load_tensors({MODEL + name: tensor.detach() for name, tensor in tensors.items()}, checkpoint.path, None)
+
+
+def write_folder(
+    model: PreTrainedModel,
+    folder: Path,
+    state: Iterable[tuple[str, torch.Tensor]],
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    dtype: torch.dtype | None = None,
+    max_shard_gb: float = 5.0,
+) -> None:
+    """Make a folder of `write_transformers` on this machine alone; it appears when it is complete.
+
+    Raises:
+        ValueError: the folder exists.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise ValueError(f"{folder} exists: give a folder that does not, or remove it")
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    state = _read_each(checkpoint.path, {name: saved[name] for name in wanted})
     write_transformers(model, unfinished, state=state, tokenizer=tokenizer, dtype=dtype, max_shard_gb=max_shard_gb)
     unfinished.rename(folder)
 

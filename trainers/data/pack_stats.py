@@ -1,6 +1,5 @@
 """Command line: what each packing strategy would do to a JSONL file, as a table and a picture."""
 
-import os
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -10,8 +9,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from tokenizers import Tokenizer
 
+from trainers.data.callers_folder import from_callers_folder
 from trainers.data.packing import STRATEGIES, Strategy
-from trainers.data.packing_picture import draw
 from trainers.data.packing_stats import PackingStats, measure
 from trainers.data.sampler import EpochSampler
 from trainers.data.token_lengths import token_lengths
@@ -40,7 +39,7 @@ def pack_stats(
     """Show what each packing strategy does to a data set, one epoch of it, batch by batch."""
     notes = Console(stderr=True)
     try:
-        jsonl, tokenizer = _from_callers_folder(jsonl), _from_callers_folder(tokenizer)
+        jsonl, tokenizer = from_callers_folder(jsonl), from_callers_folder(tokenizer)
         lengths = _read(jsonl, tokenizer, notes)
         order = list(EpochSampler(len(lengths), seed))
         batches = [[lengths[index] for index in order[at : at + batch_size]] for at in range(0, len(order), batch_size)]
@@ -51,18 +50,15 @@ def pack_stats(
         out = Console() if Console().is_terminal else Console(width=120)
         out.print(_table(stats, len(batches), f"{jsonl.name}: {num_ranks} ranks, {max_tokens_per_rank} tokens each"))
         if output is not None:
-            picture = _from_callers_folder(output)
+            from trainers.data.packing_picture import draw  # (drawing is slow to import)
+
+            picture = from_callers_folder(output)
             title = f"{jsonl.name}: a batch of {len(batches[0])} samples on {num_ranks} ranks"
             draw(picture, lengths, batches[0], stats, max_tokens_per_rank, num_ranks, title)
             notes.print(f"picture: {picture}", soft_wrap=True, highlight=False)
     except (ValueError, OSError) as error:
         notes.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
-
-
-def _from_callers_folder(path: Path) -> Path:
-    """Make a path absolute; ``bazel run`` starts the program elsewhere and says where the caller stands."""
-    return Path(os.environ.get("BUILD_WORKING_DIRECTORY", os.curdir)).absolute() / path
 
 
 def _read(jsonl: Path, tokenizer: Path, console: Console) -> list[int]:

@@ -11,6 +11,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
+from trainers.data.callers_folder import from_callers_folder
 from trainers.data.jsonl_blocks import OnBadLine
 from trainers.data.preparation import PrepareSummary, prepare
 
@@ -37,8 +38,8 @@ def main(
     """Tokenise conversations: from messages to input_ids and labels, one JSON object a line."""
     notes = Console(stderr=True)
     logging.basicConfig(format="%(message)s", handlers=[RichHandler(console=notes, show_time=False, show_path=False)])
-    messages, output = _from_callers_folder(messages), _from_callers_folder(output)
-    given = _from_callers_folder(Path(tokenizer))
+    messages, output = from_callers_folder(messages), from_callers_folder(output)
+    given = from_callers_folder(Path(tokenizer))
     try:
         columns = (
             TextColumn("tokenising"),
@@ -53,7 +54,7 @@ def main(
                 messages,
                 given if given.exists() else tokenizer,
                 output,
-                chat_template=chat_template and _from_callers_folder(chat_template),
+                chat_template=chat_template and from_callers_folder(chat_template),
                 min_len=min_len,
                 max_len=max_len,
                 trained_roles=trained_role or ("assistant",),
@@ -66,11 +67,6 @@ def main(
     except (ValueError, OSError) as error:
         notes.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
-
-
-def _from_callers_folder(path: Path) -> Path:
-    """Make a path absolute; ``bazel run`` starts the program elsewhere and says where the caller stands."""
-    return Path(os.environ.get("BUILD_WORKING_DIRECTORY", os.curdir)).absolute() / path
 
 
 def _table(summary: PrepareSummary, output: Path) -> Table:

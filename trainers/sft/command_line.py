@@ -18,9 +18,13 @@ from rich.logging import RichHandler
 from transformers.utils.logging import disable_progress_bar
 
 from trainers.checkpoint.ranks import CheckpointError, Ranks
+from trainers.data.callers_folder import from_callers_folder
+from trainers.data.pack_stats import pack_stats
+from trainers.data.prepare import main as prepare
 from trainers.sft.callbacks import Callback
-from trainers.sft.config import TrainConfig, read_config
+from trainers.sft.config import CONFIG, TrainConfig, read_config
 from trainers.sft.conversations import tokenised
+from trainers.sft.convert import convert
 from trainers.sft.display import LossCurve, ProgressBar
 from trainers.sft.launch import launch, launched
 from trainers.sft.loop import train as run_training
@@ -28,9 +32,6 @@ from trainers.sft.metrics import JsonlMetrics, TensorBoardMetrics, WandbMetrics
 from trainers.sft.options import check_options_compatible
 from trainers.sft.signals import STOPPED
 from trainers.sft.worker import hardware_of, joined
-
-CONFIG = "config.yaml"
-"""File of the output folder: the whole configuration of the run."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -46,13 +47,13 @@ def train(config: Path | None = None, **flags: Any) -> None:
     Exit status: 0 at the end, 75 after a signal (the state is saved, the same command goes on), 1 after an error.
     """
     given = {name: value for name, value in flags.items() if value is not None}
-    raise typer.Exit(_start(lambda: read_config(config and _from_callers_folder(config), given)))
+    raise typer.Exit(_start(lambda: read_config(config and from_callers_folder(config), given)))
 
 
 @app.command()
 def resume(output: Annotated[Path, typer.Argument(help="Output folder of a training that was stopped.")]) -> None:
     """Go on with a training by the configuration that is stored in its output folder."""
-    stored = _from_callers_folder(output) / CONFIG
+    stored = from_callers_folder(output) / CONFIG
     raise typer.Exit(_start(lambda: read_config(stored, {})))
 
 
@@ -106,12 +107,8 @@ def _absolute(config: TrainConfig) -> TrainConfig:
     """Paths are the caller's: ``bazel run`` starts the program elsewhere."""
     names = ("model", "data", "output", "tokenizer", "validation_data")
     return config.model_copy(
-        update={name: _from_callers_folder(path) for name in names if (path := getattr(config, name)) is not None}
+        update={name: from_callers_folder(path) for name in names if (path := getattr(config, name)) is not None}
     )
-
-
-def _from_callers_folder(path: Path) -> Path:
-    return Path(os.environ.get("BUILD_WORKING_DIRECTORY", os.curdir)).absolute() / path
 
 
 def _failed(error: Exception) -> int:
@@ -153,6 +150,9 @@ def _command() -> None:
 
 
 _command()
+app.command()(convert)
+app.command("prepare")(prepare)
+app.command()(pack_stats)
 
 if __name__ == "__main__":
     sys.exit(app())

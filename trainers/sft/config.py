@@ -22,6 +22,9 @@ from trainers.attention.packed import Backend
 from trainers.data.packing import Oversize, Strategy
 from trainers.models.token_loss import Loss
 
+CONFIG = "config.yaml"
+"""File of the output folder: the whole configuration of the run."""
+
 
 class TrainConfig(BaseModel):
     """Everything that decides what a training does; the defaults suit a small model on one machine."""

@@ -1,0 +1,96 @@
+"""Command line: a full state of a training to a folder that transformers loads."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from transformers import AutoTokenizer
+
+from trainers.checkpoint.consolidate import consolidate, load_weights, write_folder
+from trainers.checkpoint.ranks import CheckpointError
+from trainers.checkpoint.store import Checkpoint, CheckpointStore
+from trainers.data.callers_folder import from_callers_folder
+from trainers.lora.adapters import add_lora, merged_tensors
+from trainers.models.align import align
+from trainers.models.load import empty_model, materialise
+from trainers.optim.osft import dense_tensors, insert_osft_layers
+from trainers.sft.config import CONFIG, TrainConfig, read_config
+from trainers.sft.saving import STATES
+
+
+def convert(
+    output: Annotated[Path, typer.Argument(help="Output folder of a training.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to make, for transformers.")],
+    step: Annotated[int | None, typer.Option(min=0, help="Step of the state. Default: the newest.")] = None,
+    save_dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16. Default: as in config.yaml.")] = None,
+) -> None:
+    """Make a model that transformers loads of a full state. Adapters are merged, factors of OSFT multiplied out."""
+    notes = Console(stderr=True)
+    output, folder = from_callers_folder(output), from_callers_folder(folder)
+    try:
+        config = read_config(output / CONFIG, {"save_dtype": save_dtype} if save_dtype else {})
+        checkpoint = intact_state(output, step)
+        convert_state(checkpoint, config, folder)
+    except (ValueError, OSError, CheckpointError) as error:
+        notes.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    notes.print(f"step {checkpoint.step}: model {folder}", highlight=False, soft_wrap=True)
+
+
+def intact_state(output: Path, step: int | None) -> Checkpoint:
+    """Return a full state in the output folder of a training whose contents are intact.
+
+    Args:
+        output: the folder.
+        step: optimizer steps before the state was taken; None: the newest intact one.
+
+    Raises:
+        ValueError: if there is none, or that of the step is damaged.
+    """
+    store = CheckpointStore(output / STATES)
+    checkpoints, _ = store.scan()
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    if step is None:
+        if newest := store.latest():
+            return newest
+        raise ValueError(f"{store.folder} has no intact state: give the output folder of a training")
+    if step not in steps:
+        raise ValueError(f"{store.folder} has no state of step {step}: there are {', '.join(map(str, steps)) or 'none'}")
+    checkpoint = checkpoints[steps.index(step)]
+    if damage := store.damage(checkpoint):
+        raise ValueError(f"{checkpoint.path} is damaged: {damage}; choose another step of {', '.join(map(str, steps))}")
+    return checkpoint
+
+
+def convert_state(checkpoint: Checkpoint, config: TrainConfig, folder: Path) -> None:
+    """Write the model of a full state as `train` would have, on this machine, however many ranks saved it.
+
+    Memory: one shard; with adapters or factors the whole model in fp32.
+
+    Args:
+        checkpoint: the state.
+        config: of the training; its model and tokenizer are read.
+        folder: made here.
+
+    Raises:
+        ValueError: the folder exists, or model, tokenizer and state are not those of one training.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(config.tokenizer or config.model)
+    model = empty_model(config.model)
+    align(model, tokenizer)
+    dtype = getattr(torch, config.save_dtype)
+    if not config.lora_rank and config.osft_unfreeze is None:
+        consolidate(checkpoint, model, folder, tokenizer=tokenizer, dtype=dtype)
+        return
+    if config.lora_rank:
+        adapted = add_lora(model, rank=config.lora_rank, alpha=config.lora_alpha, target_modules=config.lora_targets)
+        trained, dense = adapted, merged_tensors(adapted)
+    else:
+        insert_osft_layers(model, config.osft_unfreeze, config.osft_targets)
+        trained, dense = model, dense_tensors(model)
+    materialise(trained, torch.device("cpu"))
+    model.tie_weights()
+    load_weights(checkpoint, trained)
+    write_folder(model, folder, dense, tokenizer=tokenizer, dtype=dtype)
