@@ -57,7 +57,9 @@ def intact_state(output: Path, step: int | None) -> Checkpoint:
             return newest
         raise ValueError(f"{store.folder} has no intact state: give the output folder of a training")
     if step not in steps:
-        raise ValueError(f"{store.folder} has no state of step {step}: there are {', '.join(map(str, steps)) or 'none'}")
+        raise ValueError(
+            f"{store.folder} has no state of step {step}: there are {', '.join(map(str, steps)) or 'none'}"
+        )
     checkpoint = checkpoints[steps.index(step)]
     if damage := store.damage(checkpoint):
         raise ValueError(f"{checkpoint.path} is damaged: {damage}; choose another step of {', '.join(map(str, steps))}")
