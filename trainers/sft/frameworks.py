@@ -79,8 +79,9 @@ class Replicated:
     def rehearse(self, loss: Callable[[], Tensor]) -> None:
         """Let DDP see in which order gradients come, by a backward pass that changes nothing else; a collective.
 
-        It sorts them into other buckets after its first backward pass. If that were the first step's, a resumed training
-        would begin with other buckets than it was interrupted with, and sums over more than two ranks round differently.
+        It sorts them into other buckets after its first backward pass. If that were the first step's, a resumed
+        training would begin with other buckets than it was interrupted with, and sums over more than two ranks would
+        round differently.
 
         Args:
             loss: computes one.
