@@ -32,6 +32,8 @@ def _conflicts(config: TrainConfig, device_type: str) -> Iterator[str]:
             yield "loading=sharded and lora_rank or osft_unfreeze: they are made out of whole weights"
         if not has_weights(config.model):
             yield f"loading=sharded and model={config.model}: it has no safetensors to read"
+    if config.optimizer == "muon" and config.osft_unfreeze == 0 and config.osft_targets is None:
+        yield "optimizer=muon and osft_unfreeze=0.0: the matrices that Muon trains are frozen"
     if config.framework == "ddp":
         if config.loading == "sharded":
             yield "framework=ddp and loading=sharded: each copy of the model reads all weights"

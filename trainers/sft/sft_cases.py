@@ -11,10 +11,12 @@ from tokenizers.models import WordLevel
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from testing.tiny_models.models import VOCABULARY, tiny_model
 from testing.tiny_models.samples import random_samples
+from trainers.data.jsonl_dataset import JsonlDataset
+from trainers.data.minibatch import IGNORE_INDEX
 from trainers.sft.callbacks import Callback, Record
 from trainers.sft.config import TrainConfig
 from trainers.sft.worker import Worker
@@ -51,6 +53,18 @@ def config_of(folder: Path, **changes: Any) -> TrainConfig:
     if not {"epochs", "steps", "tokens", "infinite"} & values.keys():
         values["epochs"] = 2
     return TrainConfig.model_validate(values)
+
+
+@torch.no_grad()
+def mean_loss(model: PreTrainedModel, data: Path) -> Tensor:
+    """Return the mean loss over all tokens of a file as one would write it on one page: 0-d, sample by sample."""
+    samples = JsonlDataset(data)
+    total, counted = torch.zeros(()), 0
+    for sample in map(samples.__getitem__, range(len(samples))):
+        logits = model(input_ids=sample["input_ids"][None]).logits[0, :-1]
+        total += nn.functional.cross_entropy(logits, sample["labels"][1:], reduction="sum")
+        counted += int((sample["labels"][1:] != IGNORE_INDEX).sum())
+    return total / counted
 
 
 def worker_of_test(device: torch.device) -> Worker:
