@@ -1,0 +1,129 @@
+"""Tokens per second of our loop beside mini_trainer's, each with its own data loader, on the shipped conversations.
+
+One process with one thread for operators. Times are CPU times, so that other programs do not count, and differences
+between a longer and a shorter training, so that set-up, the first steps and the saves at the end do not.
+"""
+
+import json
+import time
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from mini_trainer import setup_model_for_training as their_setup
+from mini_trainer.none_reduction_losses import hf_fixed_cross_entropy_none_reduction
+from mini_trainer.sampler import get_data_loader
+from mini_trainer.train import TrainingMode
+from mini_trainer.train import train as their_train
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from transformers import get_scheduler
+
+from testing.distributed.launch import launch_procs
+from trainers.data.benchmarking import EXAMPLE, report
+from trainers.data.preparation import prepare
+from trainers.models.load import read_model
+from trainers.sft.config import TrainConfig
+from trainers.sft.loop import train
+from trainers.sft.sft_cases import worker_of_test
+
+MODEL = Path(__file__).parent / "example/tiny_llama"
+STEPS = 3, 15
+BATCH_SIZE = 64
+TOKENS = 4096
+
+
+def ours(data: Path, folder: Path, steps: int, **options) -> int:
+    config = TrainConfig(
+        model=MODEL,
+        tokenizer=EXAMPLE,
+        data=data,
+        output=folder,
+        steps=steps,
+        batch_size=BATCH_SIZE,
+        max_tokens_per_rank=TOKENS,
+        **options,
+    )
+    return train(config, worker_of_test(torch.device("cpu"))).progress.tokens
+
+
+def theirs(data: Path, folder: Path, steps: int, dtype: torch.dtype, recompute: bool) -> int:
+    """Their sharding, loader and loop. They are made for GPUs in bf16: told otherwise here are device and dtype."""
+    folder.mkdir(parents=True)
+    changes = {
+        "init_device_mesh": lambda _, *arguments, **named: init_device_mesh("cpu", *arguments, **named),
+        "MixedPrecisionPolicy": lambda **_: MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32),
+    }
+    if not recompute:
+        changes["ptd_checkpoint_wrapper"] = lambda block, **_: block
+    with (
+        mock.patch.multiple(their_setup, **changes),
+        mock.patch.multiple(torch.cuda, reset_peak_memory_stats=lambda: None, max_memory_allocated=lambda: 0),
+        mock.patch("transformers.loss.loss_utils.fixed_cross_entropy", hf_fixed_cross_entropy_none_reduction),
+    ):
+        model = their_setup.wrap_fsdp2(read_model(MODEL))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5, betas=(0.9, 0.95), weight_decay=0.0)
+        schedule = get_scheduler("cosine", optimizer, num_warmup_steps=0, num_training_steps=steps)
+        loader, _ = get_data_loader(str(data), BATCH_SIZE, TOKENS, 0, rank=0, world_size=1)
+        their_train(
+            model,
+            optimizer,
+            schedule,
+            loader,
+            str(folder),
+            None,
+            str(MODEL),
+            training_mode=TrainingMode.STEP,
+            max_steps=steps,
+        )
+    records = map(json.loads, (folder / "training_metrics_0.jsonl").read_text().splitlines())
+    return sum(int(record["num_total_tokens"]) for record in records)
+
+
+VARIANTS = {
+    "ours": (ours, {}),
+    "ours, transformers' loss": (ours, {"loss": "transformers"}),
+    "mini_trainer": (theirs, {"dtype": torch.float32, "recompute": False}),
+    "ours, bf16, activations computed anew": (
+        ours,
+        {"compute_dtype": "bfloat16", "activation_checkpointing": "full"},
+    ),
+    "mini_trainer, bf16, activations computed anew": (theirs, {"dtype": torch.bfloat16, "recompute": True}),
+}
+
+
+def tokens_and_seconds(variant: str, data: Path, folder: Path) -> list[tuple[int, float]]:
+    torch.set_num_threads(1)
+    train_it, options = VARIANTS[variant]
+    results = []
+    for steps in STEPS:
+        start = time.process_time()
+        tokens = train_it(data, folder / f"{steps} steps", steps, **options)
+        results.append((tokens, time.process_time() - start))
+    return results
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "tokens.jsonl"
+    prepare(EXAMPLE / "conversations.jsonl", EXAMPLE, path, max_len=TOKENS)
+    return path
+
+
+def test_tokens_per_second(data, tmp_path, capsys):
+    rows = []
+    for number, variant in enumerate(VARIANTS):
+        ((few, short), (many, long)) = launch_procs(
+            tokens_and_seconds, 1, variant, data, tmp_path / str(number), timeout=600
+        )[0]
+        rows.append(
+            {
+                "loop": variant,
+                "tokens": f"{many - few:,}",
+                "CPU s": f"{long - short:.1f}",
+                "tokens per CPU s": f"{(many - few) / (long - short):,.0f}",
+            }
+        )
+    with capsys.disabled():
+        report("sft_loop", rows)
