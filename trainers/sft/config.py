@@ -32,7 +32,9 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: Path = Field(description="Folder of a transformers model. With config.json alone, weights are drawn.")
-    data: Path = Field(description="JSONL file, lines with input_ids and labels or with messages; or .npy of pretraining blocks.")
+    data: Path = Field(
+        description="JSONL file, lines with input_ids and labels or with messages; or .npy of pretraining blocks."
+    )
     output: Path = Field(description="Folder of the run: configuration, metrics, states, models.")
     tokenizer: Path | None = Field(None, description="Folder of the tokenizer. Default: the model's.")
     seed: NonNegativeInt = Field(0, description="Of the order of samples, drawn weights, dropout.")
