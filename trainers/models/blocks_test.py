@@ -1,4 +1,4 @@
-"""The blocks of every architecture are found; recomputing and compiling them changes no result."""
+"""The blocks of every architecture are found; recomputing them changes no result."""
 
 import pytest
 import torch
