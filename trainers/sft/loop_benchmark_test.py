@@ -60,6 +60,7 @@ def theirs(data: Path, folder: Path, steps: int, dtype: torch.dtype, recompute: 
     with (
         mock.patch.multiple(their_setup, **changes),
         mock.patch.multiple(torch.cuda, reset_peak_memory_stats=lambda: None, max_memory_allocated=lambda: 0),
+        mock.patch("datasets.config.HF_DATASETS_CACHE", str(folder / "datasets")),
         mock.patch("transformers.loss.loss_utils.fixed_cross_entropy", hf_fixed_cross_entropy_none_reduction),
     ):
         model = their_setup.wrap_fsdp2(read_model(MODEL))
@@ -77,8 +78,11 @@ def theirs(data: Path, folder: Path, steps: int, dtype: torch.dtype, recompute: 
             training_mode=TrainingMode.STEP,
             max_steps=steps,
         )
-    records = map(json.loads, (folder / "training_metrics_0.jsonl").read_text().splitlines())
-    return sum(int(record["num_total_tokens"]) for record in records)
+    records: list[str] = []
+    while len(records) < steps:  # (a thread of theirs writes them)
+        time.sleep(0.01)
+        records = (folder / "training_metrics_0.jsonl").read_text().splitlines()
+    return sum(int(json.loads(record)["num_total_tokens"]) for record in records)
 
 
 VARIANTS = {
