@@ -1,11 +1,13 @@
 """Command line: a full state of a training to a folder that transformers loads."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 from rich.console import Console
+from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from trainers.checkpoint.consolidate import consolidate, load_weights, write_folder
@@ -83,15 +85,17 @@ def convert_state(checkpoint: Checkpoint, config: TrainConfig, folder: Path) -> 
     model = empty_model(config.model)
     align(model, tokenizer)
     dtype = getattr(torch, config.save_dtype)
-    if not config.lora_rank and config.osft_unfreeze is None:
-        consolidate(checkpoint, model, folder, tokenizer=tokenizer, dtype=dtype)
-        return
+    trained: nn.Module
+    dense: Iterable[tuple[str, Tensor]]
     if config.lora_rank:
         adapted = add_lora(model, rank=config.lora_rank, alpha=config.lora_alpha, target_modules=config.lora_targets)
         trained, dense = adapted, merged_tensors(adapted)
-    else:
+    elif config.osft_unfreeze is not None:
         insert_osft_layers(model, config.osft_unfreeze, config.osft_targets)
         trained, dense = model, dense_tensors(model)
+    else:
+        consolidate(checkpoint, model, folder, tokenizer=tokenizer, dtype=dtype)
+        return
     materialise(trained, torch.device("cpu"))
     model.tie_weights()
     load_weights(checkpoint, trained)
