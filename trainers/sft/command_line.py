@@ -78,7 +78,7 @@ def run(config: TrainConfig) -> int:
         format="%(message)s",
         handlers=[RichHandler(console=console, show_time=False, show_path=False)],
     )
-    disable_progress_bar()  # (of transformers, for every model that is read or written)
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # (of transformers, for every model that is read or written)
     try:
         with joined(config.device) as worker:
             config = tokenised(config, Ranks(worker.control))

@@ -12,6 +12,8 @@ from trainers.sft.config import TrainConfig
 PREPARED = "data"
 """Folder in the output folder."""
 
+_TOKENIZER_FILES = (".json", ".jinja", ".model", ".txt")
+
 
 def tokenised(config: TrainConfig, ranks: Ranks) -> TrainConfig:
     """Return a configuration whose data are token ids; rank 0 makes them of conversations, once. A collective.
@@ -33,12 +35,10 @@ def _prepared(config: TrainConfig, source: Path) -> Path:
     target = config.output / PREPARED / f"{source.stem}.jsonl"
     # What the result depends on, beside it: other conversations or another tokenizer make it anew.
     made_of = target.with_suffix(".source.json")
-    facts = source.stat()
+    tokenizer = config.tokenizer or config.model
     wanted = {
-        "source": str(source),
-        "size": facts.st_size,
-        "mtime_ns": facts.st_mtime_ns,
-        "tokenizer": str(config.tokenizer or config.model),
+        "source": _facts(source),
+        "tokenizer": [_facts(path) for path in sorted(tokenizer.glob("*")) if path.suffix in _TOKENIZER_FILES],
         "max_seq_len": config.max_seq_len,
         "on_bad_line": config.on_bad_line,
     }
@@ -48,7 +48,7 @@ def _prepared(config: TrainConfig, source: Path) -> Path:
     made_of.unlink(missing_ok=True)
     summary = prepare(
         source,
-        config.tokenizer or config.model,
+        tokenizer,
         target,
         max_len=config.max_seq_len and config.max_seq_len + 1,
         on_bad_line=config.on_bad_line,
@@ -57,6 +57,12 @@ def _prepared(config: TrainConfig, source: Path) -> Path:
     made_of.write_text(json.dumps(wanted))
     target.with_suffix(".summary.json").write_text(json.dumps(dataclasses.asdict(summary)))
     return target
+
+
+def _facts(path: Path) -> list[str | int]:
+    """Of a file, what changes when it does."""
+    facts = path.stat()
+    return [str(path), facts.st_size, facts.st_mtime_ns]
 
 
 def _has_messages(path: Path) -> bool:

@@ -62,11 +62,13 @@ class ProgressBar(Callback):
 
     def on_exception(self, error: BaseException) -> None:
         """Give the terminal back."""
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
 
     def on_train_end(self, progress: Progress, reason: str) -> None:
         """Show no more."""
-        self._bar.stop()
+        if self._console.is_terminal:  # (stopping prints a line, also where nothing was shown)
+            self._bar.stop()
         self._console.print(
             f"{reason}: {progress.step} steps, {progress.samples:,} samples, {progress.tokens:,} tokens "
             f"in {progress.seconds:.0f} s",

@@ -1,0 +1,109 @@
+"""The command as people run it: its output folder, its exit statuses, its ranks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from trainers.sft import command_line
+
+EXAMPLE = Path(command_line.__file__).parents[1] / "data/example"
+TINY_LLAMA = Path(command_line.__file__).parent / "example" / "tiny_llama"
+PYTHON = [sys.executable, "-W", "ignore"]
+
+
+@pytest.fixture(scope="module")
+def environment():
+    return {
+        **{name: value for name, value in os.environ.items() if name not in ("RANK", "BUILD_WORKING_DIRECTORY")},
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "200",
+    }
+
+
+def start(environment, *arguments, python=()):
+    return subprocess.Popen(
+        [*PYTHON, *(python or ("-m",)), "trainers.sft.command_line", *map(str, arguments)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(environment, *arguments, python=()):
+    process = start(environment, *arguments, python=python)
+    told = process.communicate()[1]
+    return process.returncode, told
+
+
+def flags(output, **changes):
+    values = {
+        "model": TINY_LLAMA,
+        "tokenizer": EXAMPLE,
+        "data": EXAMPLE / "conversations.jsonl",
+        "output": output,
+        "steps": 2,
+        "batch_size": 8,
+        "max_tokens_per_rank": 1024,
+        **changes,
+    }
+    return [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
+
+
+def steps_of(output):
+    return [json.loads(line)["step"] for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_train_stop_resume(tmp_path, environment):
+    """Two ranks, stopped by a signal to the command; resumed under torchrun's launcher to the end."""
+    output = tmp_path / "run"
+    process = start(environment, "train", *flags(output, steps=1000, ranks=2))
+    while not (output / "metrics.jsonl").exists() or len(steps_of(output)) < 2:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    told = process.communicate()[1]
+    assert process.returncode == 75 and "stopped by SIGTERM" in told
+    stopped = steps_of(output)[-1]
+
+    text = (output / "config.yaml").read_text()
+    assert "steps: 1000" in text and f"model: {TINY_LLAMA}" in text
+    (output / "config.yaml").write_text(text.replace("steps: 1000", f"steps: {stopped + 1}"))
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2", "-m")
+    status, told = run(environment, "resume", output, python=torchrun)
+    assert status == 0, told
+    assert f"resumed at step {stopped}" in told and "Writing model" not in told
+    assert steps_of(output) == list(range(1, stopped + 2))
+    assert {"config.yaml", "data", "loss.png", "metrics.jsonl", "models", "states"} == {
+        path.name for path in output.iterdir() if path.name != "best"
+    }
+
+    saved = output / f"models/step-{stopped + 1:010d}"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(saved), AutoTokenizer.from_pretrained(saved)
+    asked = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Capital of Iceland?"}], add_generation_prompt=True, return_tensors="pt"
+    )["input_ids"]
+    answer = model.generate(asked, attention_mask=torch.ones_like(asked), max_new_tokens=4, do_sample=False)
+    assert answer.shape[1] > asked.shape[1]
+
+
+def test_options_that_are_refused(tmp_path, environment):
+    status, told = run(environment, "train", *flags(tmp_path / "run", lora_rank=2, osft_unfreeze=0.5))
+    assert status == 1
+    assert told.startswith("error: options that do not go together: lora_rank=2 and osft_unfreeze=0.5")
+    assert "Traceback" not in told and not (tmp_path / "run").exists()
+
+
+def test_bad_data(tmp_path, environment):
+    (tmp_path / "data.jsonl").write_text('{"input_ids": [1, 2], "labels": [1]}\n')
+    status, told = run(environment, "train", *flags(tmp_path / "run", data=tmp_path / "data.jsonl"))
+    assert status == 1
+    assert "error: " in told and "data.jsonl:1: " in told and "Traceback" not in told
