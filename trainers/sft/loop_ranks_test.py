@@ -64,6 +64,7 @@ def check_against_reference(folder, worker, **changes):
     assert outcome.progress.samples == 26 and outcome.progress.tokens == 2 * 151
     assert_close(torch.tensor(listener.losses), torch.tensor(expected), "losses")
     saved = AutoModelForCausalLM.from_pretrained(folder / "output/models/step-0000000006", dtype=torch.float32)
+    assert saved.config.use_cache  # (what training needs is not what a model is saved with)
     for (name, actual), wanted in zip(saved.named_parameters(), model.parameters(), strict=True):
         # (Adam divides by the root of squares: where gradients are rounding, updates are noise of the same size)
         torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}")

@@ -182,7 +182,6 @@ def _model(
     torch.manual_seed(config.seed)  # (new rows of an embedding, the same on all ranks)
     rows = num_rows(model)
     align(model, tokenizer)
-    model.config.use_cache = False
     if sharded and num_rows(model) != rows:
         raise ValueError(
             f"loading=sharded and {len(tokenizer)} tokens for {rows} rows of the embedding: new rows are drawn where "
