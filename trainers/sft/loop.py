@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
@@ -76,7 +76,7 @@ class _Loop:
         self._meter.restart()
         if not self._finished():
             for batch in _endless(training.loader):
-                before = Progress(**progress.state_dict())
+                before = replace(progress)
                 self._step(batch)
                 progress.seconds = time.monotonic() - began
                 self._after(before)

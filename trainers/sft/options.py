@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from trainers.models.load import has_weights
 from trainers.sft.config import TrainConfig
 
-_EXTRAS = {"tensorboard": "tensorboard", "wandb": "wandb"}
+_EXTRAS = ("tensorboard", "wandb")  # (options, and the packages that they need)
 
 
 def check_options_compatible(config: TrainConfig, device_type: str) -> None:
@@ -67,6 +67,6 @@ def _conflicts(config: TrainConfig, device_type: str) -> Iterator[str]:
             yield f"attention={config.attention} and device=cpu: its kernels run on GPUs; use sdpa"
         if config.cpu_offload:
             yield "cpu_offload and device=cpu: everything is in the host's memory already"
-    for option, package in _EXTRAS.items():
-        if getattr(config, option) and not find_spec(package):
-            yield f"{option} and this environment: the extra package {package} is not installed"
+    for extra in _EXTRAS:
+        if getattr(config, extra) and not find_spec(extra):
+            yield f"{extra} and this environment: the extra package {extra} is not installed"

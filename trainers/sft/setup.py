@@ -1,5 +1,6 @@
 """Brings together what a training needs: model, tokenizer, data, optimizer."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ from trainers.sft.config import TrainConfig
 from trainers.sft.frameworks import Framework, FullySharded, Replicated
 from trainers.sft.worker import Worker
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Training:
@@ -54,7 +57,6 @@ class Training:
         validation: validation batches, if any.
         total_steps: optimizer steps of the whole training; None if it is infinite.
         mean_length: tokens of the sequence that a token is in, averaged over tokens.
-        checkpointed_blocks: blocks that compute their activations anew.
     """
 
     config: TrainConfig
@@ -70,7 +72,6 @@ class Training:
     validation: BatchLoader | None
     total_steps: int | None
     mean_length: float
-    checkpointed_blocks: int
 
     def loss_of(self, minibatch: Minibatch) -> Tensor:
         """Return the summed loss of a minibatch of this rank."""
@@ -117,7 +118,7 @@ def set_up(config: TrainConfig, worker: Worker) -> Training:
             materialise(trained, shards_device)
         distribute_from_rank0(trained, weights)
     train_data, validation_data = _data(config, tokenizer.pad_token_id)
-    checkpointed = _checkpoint(config, worker, trained, framework)
+    _checkpoint(config, worker, trained, framework)
     assert config.framework != "fsdp" or all(isinstance(each, DTensor) for each in trained.parameters())
     optimizer = build_optimizer(
         trained,
@@ -151,7 +152,6 @@ def set_up(config: TrainConfig, worker: Worker) -> Training:
         else None,
         total_steps=total_steps,
         mean_length=float(np.average(train_data.lengths, weights=train_data.lengths)),
-        checkpointed_blocks=checkpointed,
     )
 
 
@@ -206,7 +206,7 @@ def _framework(config: TrainConfig, worker: Worker, model: nn.Module, compute_dt
     )
 
 
-def _checkpoint(config: TrainConfig, worker: Worker, model: nn.Module, framework: Framework) -> int:
+def _checkpoint(config: TrainConfig, worker: Worker, model: nn.Module, framework: Framework) -> None:
     asked = config.activation_checkpointing
     if asked == "full":
         count = len(transformer_blocks(model))
@@ -222,7 +222,8 @@ def _checkpoint(config: TrainConfig, worker: Worker, model: nn.Module, framework
     else:
         count = 0
     checkpoint_blocks(model, count)
-    return count
+    if count:
+        _log.info("%d of %d blocks compute their activations anew", count, len(transformer_blocks(model)))
 
 
 def _minibatch(config: TrainConfig, samples: Sequence[Sample]) -> Minibatch:
