@@ -1,0 +1,156 @@
+"""The model of a training: loaded, adapted, shared among the ranks and fitted into memory."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from trainers.attention.model_attention import use_packed_attention
+from trainers.attention.packed import choose_backend
+from trainers.checkpoint.safetensors_loading import load_safetensors
+from trainers.data.collator import collate_packed, collate_padded
+from trainers.data.minibatch import Minibatch, Sample
+from trainers.lora.adapters import add_lora
+from trainers.models.activation_memory import blocks_to_checkpoint
+from trainers.models.align import align, num_rows
+from trainers.models.blocks import checkpoint_blocks, compile_blocks, transformer_blocks
+from trainers.models.inputs import model_inputs
+from trainers.models.load import distribute_from_rank0, empty_model, materialise, read_model
+from trainers.models.token_loss import use_loss
+from trainers.optim.osft import apply_osft
+from trainers.sft.config import TrainConfig
+from trainers.sft.frameworks import Framework, FullySharded, Replicated
+from trainers.sft.worker import Worker
+
+_log = logging.getLogger(__name__)
+
+
+def set_up_model(
+    config: TrainConfig, worker: Worker, tokenizer: PreTrainedTokenizerBase
+) -> tuple[PreTrainedModel, nn.Module, Framework]:
+    """Load the model and make it ready for training; a collective.
+
+    Args:
+        config: of the training.
+        worker: this rank.
+        tokenizer: is given what it lacks, as the model is.
+
+    Returns:
+        The transformers model; the same, or the adapters around it, whose parameters are trained; what shares it among
+        the ranks.
+
+    Raises:
+        ValueError: if the model is not what it must be.
+    """
+    compute_dtype = _compute_dtype(config, worker.device)
+    model, weights = _model(config, worker, tokenizer)
+    if config.packing == "padded":
+        model.set_attn_implementation("sdpa")
+    else:
+        backend = config.attention
+        use_packed_attention(model, choose_backend(worker.device, compute_dtype) if backend == "auto" else backend)
+    use_loss(model, config.loss)
+    model.train()
+    trained: nn.Module = model
+    if config.lora_rank:
+        trained = add_lora(
+            model,
+            rank=config.lora_rank,
+            alpha=config.lora_alpha,
+            dropout=config.lora_dropout,
+            target_modules=config.lora_targets,
+            seed=config.seed,
+        )
+    if config.osft_unfreeze is not None:
+        apply_osft(model, config.osft_unfreeze, config.osft_targets)
+    if config.compile if config.compile is not None else worker.device.type == "cuda":
+        compile_blocks(trained)
+    framework = _framework(config, worker, trained, compute_dtype)
+    shards_device = torch.device("cpu") if config.cpu_offload else worker.device
+    if config.loading == "sharded":
+        load_safetensors(trained, config.model, shards_device)
+    elif weights is not None:
+        if worker.rank:
+            materialise(trained, shards_device)
+        distribute_from_rank0(trained, weights)
+    _checkpoint(config, worker, trained, framework)
+    return model, trained, framework
+
+
+def loss_of(framework: Framework, minibatch: Minibatch, device: torch.device) -> Tensor:
+    """Return the summed loss of a minibatch of this rank."""
+    with framework.computing():
+        loss: Tensor = framework.module(**model_inputs(minibatch, device)).loss
+    return loss
+
+
+def _compute_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
+    if config.compute_dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype: torch.dtype = getattr(torch, config.compute_dtype)
+    return dtype
+
+
+def _model(
+    config: TrainConfig, worker: Worker, tokenizer: PreTrainedTokenizerBase
+) -> tuple[PreTrainedModel, Mapping[str, Tensor] | None]:
+    """Return the model and, if only rank 0's has values, the whole weights to distribute from there."""
+    # Copies, and what is made out of weights (factors, adapters), need them on every rank.
+    everywhere = (
+        worker.world_size == 1 or config.framework == "ddp" or config.lora_rank or config.osft_unfreeze is not None
+    )
+    sharded = config.loading == "sharded"
+    full = not sharded and (everywhere or worker.rank == 0)
+    model = read_model(config.model, config.seed) if full else empty_model(config.model)
+    torch.manual_seed(config.seed)  # (new rows of an embedding, the same on all ranks)
+    rows = num_rows(model)
+    align(model, tokenizer)
+    if sharded and num_rows(model) != rows:
+        raise ValueError(
+            f"loading=sharded and {len(tokenizer)} tokens for {rows} rows of the embedding: new rows are drawn where "
+            "the weights are whole; use loading=rank0"
+        )
+    if everywhere or sharded:
+        return model, None
+    return model, {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def _framework(config: TrainConfig, worker: Worker, model: nn.Module, compute_dtype: torch.dtype) -> Framework:
+    if config.framework == "ddp":
+        replicated = Replicated(model.to(worker.device), worker.mesh, compute_dtype)
+        replicated.rehearse(lambda: loss_of(replicated, _minibatch(config, []), worker.device))
+        return replicated
+    return FullySharded(
+        model,
+        worker.mesh,
+        compute_dtype,
+        reshard_after_forward=config.reshard_after_forward,
+        cpu_offload=config.cpu_offload,
+    )
+
+
+def _checkpoint(config: TrainConfig, worker: Worker, model: nn.Module, framework: Framework) -> None:
+    asked = config.activation_checkpointing
+    if asked == "full":
+        count = len(transformer_blocks(model))
+    elif asked != "auto":
+        count = asked
+    elif worker.device.type == "cuda":
+        limit = (config.memory_limit_gb or 0) * 1e9 or 0.9 * torch.cuda.get_device_properties(
+            worker.device
+        ).total_memory
+        tokens = torch.zeros(config.max_tokens_per_rank, dtype=torch.int64)
+        largest = _minibatch(config, [{"input_ids": tokens, "labels": tokens}])
+        count = blocks_to_checkpoint(model, lambda: loss_of(framework, largest, worker.device), limit)
+    else:
+        count = 0
+    checkpoint_blocks(model, count)
+    if count:
+        _log.info("%d of %d blocks compute their activations anew", count, len(transformer_blocks(model)))
+
+
+def _minibatch(config: TrainConfig, samples: Sequence[Sample]) -> Minibatch:
+    """Collate samples in the form that the training takes; a dummy if there are none."""
+    return collate_padded(samples, 0, 0) if config.packing == "padded" else collate_packed(samples, 0)
