@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from trainers.checkpoint.full_state import FullStateSaver, load_full_state
 from trainers.checkpoint.ranks import Ranks
@@ -39,6 +40,10 @@ class Saver:
         self._models = CheckpointStore(folder / MODELS, self._ranks)
         self._best = CheckpointStore(folder / BEST, self._ranks, keep_last=1)
         self._saver = FullStateSaver(self._states)
+        config = training.config
+        saves_on_the_way = config.save_every_steps or config.save_every_samples or config.save_every_epoch
+        if saves_on_the_way and training.worker.device.type == "cuda":
+            self._saver.reserve(_size_of_state(training.model))
         self.state_step: int | None = None
         self.model_step: int | None = None
 
@@ -107,3 +112,12 @@ class Saver:
         if training.config.osft_unfreeze is not None:
             return dense_tensors(training.model)
         return None
+
+
+def _size_of_state(model: nn.Module) -> int:
+    """Bytes of this rank's part of parameters and of two moments for each that is trained."""
+    return sum(
+        (3 if parameter.requires_grad else 1)
+        * (parameter.to_local() if isinstance(parameter, DTensor) else parameter).nbytes
+        for parameter in model.parameters()
+    )
