@@ -34,7 +34,7 @@ class InOrder(Trainer):
     """Takes the microbatches in the order of the file."""
 
     def _get_train_sampler(self, *_: Any) -> Sampler[int]:
-        return SequentialSampler(self.train_dataset)
+        return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
 
 
 class Losses(TrainerCallback):
@@ -56,7 +56,8 @@ def fine_tune(
     model: str, rows: str, output: str, attention: str = "sdpa", arguments: dict[str, Any] | None = None
 ) -> Trainer:
     """Train on all rows, and return the trainer."""
-    flatten = DataCollatorWithFlattening(return_flash_attn_kwargs=attention.startswith("flash"))
+    flash = attention.startswith("flash")
+    flatten = DataCollatorWithFlattening(return_flash_attn_kwargs=flash)  # type: ignore[no-untyped-call]
 
     def collate(features: list[Row]) -> dict[str, Any]:
         (row,) = features
