@@ -54,8 +54,8 @@ class Losses(TrainerCallback):
 
 def fine_tune(
     model: str, rows: str, output: str, attention: str = "sdpa", arguments: dict[str, Any] | None = None
-) -> Trainer:
-    """Train on all rows, and return the trainer."""
+) -> None:
+    """Train on all rows."""
     flash = attention.startswith("flash")
     flatten = DataCollatorWithFlattening(return_flash_attn_kwargs=flash)  # type: ignore[no-untyped-call]
 
@@ -63,25 +63,23 @@ def fine_tune(
         (row,) = features
         return flatten(row)  # type: ignore[no-any-return]
 
+    defaults = {
+        "per_device_train_batch_size": 1,
+        "remove_unused_columns": False,
+        "save_strategy": "no",
+        "report_to": "none",
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "adam_beta2": 0.95,
+    }
     trainer = InOrder(
         AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation=attention),
-        TrainingArguments(
-            output,
-            per_device_train_batch_size=1,
-            remove_unused_columns=False,
-            save_strategy="no",
-            report_to="none",
-            logging_steps=1,
-            disable_tqdm=True,
-            adam_beta2=0.95,
-            **(arguments or {}),
-        ),
+        TrainingArguments(output, **{**defaults, **(arguments or {})}),
         data_collator=collate,
         train_dataset=torch.load(rows),
         callbacks=[Losses(Path(output) / "losses.jsonl")],
     )
     trainer.train()
-    return trainer
 
 
 if __name__ == "__main__":
