@@ -2,6 +2,7 @@
 
 from typing import Any, get_args
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
@@ -57,10 +58,12 @@ def _forward_of(backend: Backend) -> Any:
             raise ValueError(f"packed attention does not do {', '.join(asked)}: pack with strategy 'padded'")
         if attention_mask is not None:
             raise ValueError("packed attention takes no mask: cu_seq_lens_q says where sequences end")
+        device, dtype = query.device.type, query.dtype
+        if torch.is_autocast_enabled(device):
+            # (rotary embeddings leave fp32, which flash kernels do not take, and autocast does not know them)
+            dtype = torch.get_autocast_dtype(device)
         attended = packed_attention(
-            query[0].transpose(0, 1),
-            key[0].transpose(0, 1),
-            value[0].transpose(0, 1),
+            *(each[0].transpose(0, 1).to(dtype) for each in (query, key, value)),
             cu_seq_lens_q,
             max_length_q,
             scale=query.shape[-1] ** -0.5 if scaling is None else scaling,

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from trainers.optim.gradient_step import GradientStep
@@ -7,6 +8,7 @@ from trainers.optim.osft import apply_osft
 from trainers.optim.schedule import build_schedule
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature:UserWarning")
 def test_the_host_waits_for_nothing():
     model = tiny_llama().cuda()
     apply_osft(model, 0.5)

@@ -51,7 +51,8 @@ def _sum_of_squares(alike: list[Tensor]) -> Tensor:
         return square
     assert not any(placement.is_partial() for placement in first.placements), "squares of partial sums do not add up"
     placements = [Partial() if placement.is_shard() else Replicate() for placement in first.placements]
-    return DTensor.from_local(square, first.device_mesh, placements, run_check=False).full_tensor()
+    total: Tensor = DTensor.from_local(square, first.device_mesh, placements, run_check=False).full_tensor()
+    return total.to(square.device)  # (shards that are offloaded to the CPU are summed over a mesh of GPUs)
 
 
 def _local(tensor: Tensor) -> Tensor:

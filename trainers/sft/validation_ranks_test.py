@@ -25,6 +25,7 @@ class TestValidation(DistributedTest):
             validate_every_epoch=True,
             validate_every_samples=10,
             save_best=True,
+            compute_dtype="float32",
         )
         listener = Listener()
         outcome = train(config, worker_of_test(self.device), [listener])
