@@ -10,6 +10,7 @@ from rich.table import Table
 from tokenizers import Tokenizer
 
 from trainers.data.callers_folder import from_callers_folder
+from trainers.data.command_errors import report_error
 from trainers.data.packing import STRATEGIES, Strategy
 from trainers.data.packing_stats import PackingStats, measure
 from trainers.data.sampler import EpochSampler
@@ -57,8 +58,7 @@ def pack_stats(
             draw(picture, lengths, batches[0], stats, max_tokens_per_rank, num_ranks, title)
             notes.print(f"picture: {picture}", soft_wrap=True, highlight=False)
     except (ValueError, OSError) as error:
-        notes.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(report_error(error)) from error
 
 
 def _read(jsonl: Path, tokenizer: Path, console: Console) -> list[int]:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from trainers.data.callers_folder import from_callers_folder
+from trainers.data.command_errors import report_error
 from trainers.data.jsonl_blocks import OnBadLine
 from trainers.data.preparation import PrepareSummary, prepare
 
@@ -65,8 +66,7 @@ def main(
             )
         notes.print(_table(summary, output))
     except (ValueError, OSError) as error:
-        notes.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(report_error(error)) from error
 
 
 def _table(summary: PrepareSummary, output: Path) -> Table:

@@ -19,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from trainers.checkpoint.ranks import CheckpointError, Ranks
 from trainers.data.callers_folder import from_callers_folder
+from trainers.data.command_errors import report_error
 from trainers.data.pack_stats import pack_stats
 from trainers.data.prepare import main as prepare
 from trainers.sft.callbacks import Callback
@@ -66,7 +67,7 @@ def _start(read: Callable[[], TrainConfig]) -> int:
             return run(config)
         return launch(config.ranks or max(1, torch.cuda.device_count() * (hardware == "gpu")), run, config)
     except (ValueError, OSError) as error:
-        return _failed(error)
+        return report_error(error)
 
 
 def run(config: TrainConfig) -> int:
@@ -84,7 +85,7 @@ def run(config: TrainConfig) -> int:
             config = tokenised(config, Ranks(worker.control))
             outcome = run_training(config, worker, _callbacks(config, console) if rank == 0 else [])
     except (ValueError, CheckpointError) as error:
-        return _failed(error)
+        return report_error(error)
     return STOPPED if outcome.signal else 0
 
 
@@ -109,11 +110,6 @@ def _absolute(config: TrainConfig) -> TrainConfig:
     return config.model_copy(
         update={name: from_callers_folder(path) for name in names if (path := getattr(config, name)) is not None}
     )
-
-
-def _failed(error: Exception) -> int:
-    Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-    return 1
 
 
 def _option(field: FieldInfo) -> tuple[Any, Any]:

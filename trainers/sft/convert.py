@@ -14,6 +14,7 @@ from trainers.checkpoint.consolidate import consolidate, load_weights, write_fol
 from trainers.checkpoint.ranks import CheckpointError
 from trainers.checkpoint.store import Checkpoint, CheckpointStore
 from trainers.data.callers_folder import from_callers_folder
+from trainers.data.command_errors import report_error
 from trainers.lora.adapters import add_lora, merged_tensors
 from trainers.models.align import align
 from trainers.models.load import empty_model, materialise
@@ -36,8 +37,7 @@ def convert(
         checkpoint = intact_state(output, step)
         convert_state(checkpoint, config, folder)
     except (ValueError, OSError, CheckpointError) as error:
-        notes.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(report_error(error)) from error
     notes.print(f"step {checkpoint.step}: model {folder}", highlight=False, soft_wrap=True)
 
 
