@@ -12,37 +12,31 @@ from safetensors import safe_open
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-from transformers import PreTrainedModel
 
-from trainers.checkpoint.module_state import all_tensors, plain_model
+from trainers.checkpoint.module_state import all_tensors
 from trainers.checkpoint.tensor_files import listing
 from trainers.checkpoint.transformers_format import INDEX_FILE, SINGLE_FILE
 
 
-def load_safetensors(model: nn.Module, folder: Path, device: torch.device | None = None) -> None:
-    """Load weights in place, cast to the dtypes of the model; a model on the meta device is given memory first.
+def load_safetensors(model: nn.Module, folder: Path) -> None:
+    """Load weights in place, cast to the dtypes of the model.
 
     No collective: ranks need not be in step.
 
     Args:
-        model: plain or FSDP2. One on the meta device is made without memory (``with torch.device("meta")``), and
-            wrapped before this call.
+        model: plain or FSDP2, with memory for its weights.
         folder: with ``model.safetensors``, or shards and their index.
-        device: where a model on the meta device goes.
 
     Raises:
         ValueError: the folder has no weights; they are missing, unexpected or of another shape, by name; or the model
-            has buffers on the meta device that no file holds.
+            is on the meta device.
     """
     tensors = all_tensors(model)
+    if meta := [name for name, tensor in tensors.items() if tensor.is_meta]:
+        raise ValueError(f"{listing(meta)} are on the meta device: give the model memory before weights are loaded")
     with ExitStack() as files:
         slices = _open(Path(folder), files)
         sources = _match(tensors, slices, folder)
-        if any(tensor.is_meta for tensor in tensors.values()):
-            if device is None:
-                raise ValueError("the model is on the meta device: say with device= where its weights shall be")
-            _give_memory(plain_model(model), device)
-            tensors = all_tensors(model)
         with torch.no_grad():
             for name, source in sources.items():
                 _copy(tensors[name], slices[source])
@@ -83,24 +77,6 @@ def _match(tensors: dict[str, torch.Tensor], slices: dict[str, Any], folder: Pat
     if problems:
         raise ValueError(f"{folder} is of another model: {'; '.join(problems)}")
     return {name: source for name, source in sources.items() if source is not None}
-
-
-def _give_memory(model: nn.Module, device: torch.device) -> None:
-    """Move a model off the meta device, and compute the buffers that are in no file, such as rotary frequencies."""
-    persistent = all_tensors(model).keys()
-    computed = [name for name, _ in model.named_buffers() if name not in persistent]
-    if computed and not isinstance(model, PreTrainedModel):
-        raise ValueError(f"buffers {listing(computed)} are in no file: make the model with them off the meta device")
-    model.to_empty(device=device)
-    if not isinstance(model, PreTrainedModel):
-        return
-    model.tie_weights()  # to_empty makes two of each
-    # transformers computes what is not marked as initialized.
-    for tensor in all_tensors(model).values():
-        tensor._is_hf_initialized = True  # type: ignore[attr-defined]
-    for name in computed:
-        model.get_submodule(name.rpartition(".")[0])._is_hf_initialized = False  # type: ignore[assignment]
-    model.initialize_weights()  # type: ignore[no-untyped-call]
 
 
 def _copy(tensor: torch.Tensor, source: Any) -> None:

@@ -58,11 +58,28 @@ def empty_model(folder: Path) -> PreTrainedModel:
 
 
 def materialise(model: nn.Module, device: torch.device) -> None:
-    """Give parameters on the meta device memory, not values; buffers keep theirs and move along."""
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    model.to_empty(device=device)
-    for name, buffer in model.named_buffers():
-        buffer.copy_(buffers[name])
+    """Give parameters on the meta device memory, not values; buffers keep theirs and move along, tied weights stay tied.
+
+    Args:
+        model: of `empty_model`, also with what was put around it or inserted since: adapters, factors, FSDP2.
+        device: where it goes.
+
+    Raises:
+        ValueError: if a buffer is on the meta device too, so that nobody knows its values.
+    """
+    buffers = dict(model.named_buffers(remove_duplicate=False))
+    if lost := [name for name, buffer in buffers.items() if buffer.is_meta]:
+        raise ValueError(f"buffers {', '.join(lost)} are on the meta device, without values: make it by empty_model")
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
+    model.to_empty(device=device)  # (makes two of a parameter that is tied)
+    for first, *others in names.values():
+        for name in others:
+            owner, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, model.get_parameter(first))
+    for name, buffer in buffers.items():
+        model.get_buffer(name).copy_(buffer)
 
 
 def distribute_from_rank0(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

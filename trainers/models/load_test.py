@@ -26,15 +26,23 @@ def test_configuration_alone_gives_random_weights(tmp_path):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_empty_model_has_values_in_its_buffers_alone(tmp_path, architecture):
+    """With memory, too, and tied weights are one in either state."""
     model = tiny_model(architecture)
     model.save_pretrained(tmp_path)
     empty = empty_model(tmp_path)
     assert [name for name, _ in empty.named_parameters()] == [name for name, _ in model.named_parameters()]
     assert all(parameter.is_meta for parameter in empty.parameters())
     materialise(empty, torch.device("cpu"))
+    assert [name for name, _ in empty.named_parameters()] == [name for name, _ in model.named_parameters()]
+    assert not any(parameter.is_meta for parameter in empty.parameters())
     assert [name for name, _ in empty.named_buffers()] == [name for name, _ in model.named_buffers()]
     for (name, actual), wanted in zip(empty.named_buffers(), model.buffers(), strict=True):
         assert torch.equal(actual, wanted), name
+
+
+def test_buffers_that_have_lost_their_values():
+    with pytest.raises(ValueError, match="buffers model.rotary_emb.inv_freq, .* are on the meta device, without values"):
+        materialise(tiny_model().to("meta"), torch.device("cpu"))
 
 
 def test_what_is_no_model_is_refused_by_name(tmp_path):

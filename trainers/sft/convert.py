@@ -97,6 +97,5 @@ def convert_state(checkpoint: Checkpoint, config: TrainConfig, folder: Path) -> 
         consolidate(checkpoint, model, folder, tokenizer=tokenizer, dtype=dtype)
         return
     materialise(trained, torch.device("cpu"))
-    model.tie_weights()
     load_weights(checkpoint, trained)
     write_folder(model, folder, dense, tokenizer=tokenizer, dtype=dtype)

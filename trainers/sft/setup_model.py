@@ -70,7 +70,8 @@ def set_up_model(
     framework = _framework(config, worker, trained, compute_dtype)
     shards_device = torch.device("cpu") if config.cpu_offload else worker.device
     if config.loading == "sharded":
-        load_safetensors(trained, config.model, shards_device)
+        materialise(trained, shards_device)
+        load_safetensors(trained, config.model)
     elif weights is not None:
         if worker.rank:
             materialise(trained, shards_device)
