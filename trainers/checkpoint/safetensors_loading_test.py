@@ -4,13 +4,20 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from testing.distributed.case import DistributedTest
+from testing.tiny_models.models import VOCABULARY, tiny_model
+from testing.tiny_models.shards import shard
 from trainers.checkpoint.module_state import all_tensors, without_aliases
 from trainers.checkpoint.ranks import Ranks
 from trainers.checkpoint.safetensors_loading import load_safetensors
 from trainers.checkpoint.store import CheckpointStore
-from trainers.checkpoint.tiny_models import CONFIGS, build, logits, shard
+from trainers.checkpoint.transformers_cases import FAMILIES
 from trainers.checkpoint.transformers_format import write_transformers
 from trainers.models.load import empty_model, materialise
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(torch.arange(VOCABULARY, device=next(model.parameters()).device)[None]).logits
 
 
 class TestRanks(DistributedTest):
@@ -18,13 +25,13 @@ class TestRanks(DistributedTest):
     timeout = 50
 
     def test_into_a_sharded_model_on_meta(self, subtests, tmp_path):
-        for family in CONFIGS:
+        for family in FAMILIES:
             with subtests.test(family=family):
-                model = shard(build(family).to(self.device), self.device)
+                model = shard(tiny_model(family).to(self.device))
                 saved = CheckpointStore(tmp_path / family, Ranks()).save(
-                    1, lambda folder, model=model: write_transformers(model, folder, max_shard_gb=2e-5)
+                    1, lambda folder, model=model: write_transformers(model, folder, max_shard_gb=7e-6)
                 )
-                empty = shard(empty_model(saved.path).eval(), self.device)
+                empty = shard(empty_model(saved.path))
                 materialise(empty, self.device)
                 load_safetensors(empty, saved.path)
                 actual, expected = without_aliases(all_tensors(empty)), without_aliases(all_tensors(model))
@@ -36,10 +43,10 @@ class TestRanks(DistributedTest):
 
 
 def test_loading_another_model_is_refused_by_name(tmp_path):
-    write_transformers(build("llama"), tmp_path)
-    tied = build("llama tied")
+    write_transformers(tiny_model("llama"), tmp_path)
+    tied = tiny_model("llama_tied")
     load_safetensors(tied, tmp_path)  # a second copy of a tied weight is allowed
-    model = build("llama")
+    model = tiny_model("llama")
     model.extra = nn.Linear(2, 2)
     del model.model.norm
     model.lm_head = nn.Linear(32, 7)
@@ -59,8 +66,8 @@ def test_loading_another_model_is_refused_by_name(tmp_path):
 
 
 def test_weights_are_cast_to_the_model(tmp_path):
-    write_transformers(build("llama", seed=1), tmp_path, dtype=torch.bfloat16)
-    model = build("llama")
+    write_transformers(tiny_model("llama", seed=1), tmp_path, dtype=torch.bfloat16)
+    model = tiny_model("llama")
     load_safetensors(model, tmp_path)
-    for name, tensor in all_tensors(build("llama", seed=1)).items():
+    for name, tensor in all_tensors(tiny_model("llama", seed=1)).items():
         assert torch.equal(all_tensors(model)[name], tensor.bfloat16().float())

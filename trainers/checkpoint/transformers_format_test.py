@@ -10,13 +10,15 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from testing.distributed.case import DistributedTest
+from testing.tiny_models.models import tiny_model
+from testing.tiny_models.shards import shard
 from trainers.checkpoint.module_state import all_tensors
 from trainers.checkpoint.ranks import Ranks
 from trainers.checkpoint.store import CheckpointStore
-from trainers.checkpoint.tiny_models import CONFIGS, assert_equal_weights, build, load_as_users_do, shard
+from trainers.checkpoint.transformers_cases import FAMILIES, assert_equal_weights, load_as_users_do
 from trainers.checkpoint.transformers_format import INDEX_FILE, write_transformers
 
-SMALL_SHARD_GB = 2e-5  # 20 kB: several shards, and tensors above the limit
+SMALL_SHARD_GB = 7e-6  # 7 kB: several shards, and tensors above the limit
 
 
 class TestRanks(DistributedTest):
@@ -24,11 +26,11 @@ class TestRanks(DistributedTest):
     timeout = 50
 
     def test_sharded_model(self, subtests, tmp_path):
-        for family in CONFIGS:
+        for family in FAMILIES:
             with subtests.test(family=family):
-                expected = build(family)
+                expected = tiny_model(family)
                 store = CheckpointStore(tmp_path / family, Ranks())
-                model = shard(build(family).to(self.device), self.device)
+                model = shard(tiny_model(family).to(self.device))
                 saved = store.save(
                     1, lambda folder, model=model: write_transformers(model, folder, max_shard_gb=SMALL_SHARD_GB)
                 )
@@ -38,7 +40,7 @@ class TestRanks(DistributedTest):
 
     def test_ranks_take_turns(self, tmp_path):
         """Each rank writes its turn of the shards, and holds one at a time."""
-        model = shard(build("llama").to(self.device), self.device)
+        model = shard(tiny_model("llama").to(self.device))
         names = write_transformers(model, tmp_path, max_shard_gb=SMALL_SHARD_GB)
         mine = [name for name in names if name.endswith(".safetensors")]
         torch.distributed.barrier()
@@ -54,27 +56,27 @@ class TestRanks(DistributedTest):
                 sizes = [tensors.get_tensor(name).nbytes for name in tensors.keys()]  # noqa: SIM118
             assert sum(sizes) <= SMALL_SHARD_GB * 1e9 or len(sizes) == 1
             total += sum(sizes)
-        assert index["metadata"]["total_size"] == total == sum(p.numel() * 4 for p in build("llama").parameters())
+        assert index["metadata"]["total_size"] == total == sum(p.numel() * 4 for p in tiny_model("llama").parameters())
 
     def test_ddp(self, tmp_path):
-        model = DistributedDataParallel(build("llama tied").to(self.device))
+        model = DistributedDataParallel(tiny_model("llama_tied").to(self.device))
         CheckpointStore(tmp_path, Ranks()).save(
             3, lambda folder: write_transformers(model, folder, max_shard_gb=SMALL_SHARD_GB)
         )
-        assert_equal_weights(load_as_users_do(tmp_path / "step-0000000003"), build("llama tied"))
+        assert_equal_weights(load_as_users_do(tmp_path / "step-0000000003"), tiny_model("llama_tied"))
 
 
 def test_rounded_once(tmp_path):
-    write_transformers(build("llama"), tmp_path, dtype=torch.bfloat16)
+    write_transformers(tiny_model("llama"), tmp_path, dtype=torch.bfloat16)
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
     loaded = load_as_users_do(tmp_path)
     assert loaded.dtype == torch.bfloat16 and (tmp_path / "model.safetensors").exists()
-    assert_equal_weights(loaded, build("llama"), torch.bfloat16)
+    assert_equal_weights(loaded, tiny_model("llama"), torch.bfloat16)
 
 
 def test_other_weights_in_place_of_the_models(tmp_path):
     """Read one at a time, so that whoever merges adapters may use one buffer for all."""
-    model, merged = build("llama"), build("llama", seed=1)
+    model, merged = tiny_model("llama"), tiny_model("llama", seed=1)
     buffer = torch.empty(100_000)
 
     def state():
@@ -88,7 +90,7 @@ def test_other_weights_in_place_of_the_models(tmp_path):
 def test_tokenizer_and_generation_configuration(tmp_path):
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0, "b": 1}, "a")), pad_token="b")
     tokenizer.chat_template = "{{ messages }}"
-    model = build("llama")
+    model = tiny_model("llama")
     model.generation_config.max_new_tokens = 17
     before = model.config.to_dict()
     saved = CheckpointStore(tmp_path).save(
@@ -100,7 +102,7 @@ def test_tokenizer_and_generation_configuration(tmp_path):
 
 
 def test_weights_that_are_tied_in_the_configuration_only(tmp_path):
-    model = build("llama tied")
+    model = tiny_model("llama_tied")
     model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
     with pytest.raises(ValueError, match="ties lm_head.weight to model.embed_tokens.weight"):
         write_transformers(model, tmp_path)

@@ -4,10 +4,12 @@ import torch
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from testing.distributed.case import DistributedTest
+from testing.tiny_models.models import tiny_model
+from testing.tiny_models.shards import shard, whole, whole_state
+from testing.tiny_models.training import backward, token_ids, train
 from testing.tolerances.tolerances import assert_close
 from trainers.lora.adapters import add_lora, merged_tensors
 from trainers.optim.gradient_step import GradientStep
-from trainers.optim.optim_cases import backward, shard, tiny_llama, token_ids, train, whole, whole_state
 from trainers.optim.optimizer import build_optimizer
 from trainers.optim.schedule import build_schedule
 
@@ -17,7 +19,7 @@ class TestLoraOnRanks(DistributedTest):
 
     def models(self):
         """One for a single rank, one sharded, with each rank's generator in a state of its own."""
-        single, model = tiny_llama().to(self.device), tiny_llama().to(self.device)
+        single, model = tiny_model().to(self.device), tiny_model().to(self.device)
         torch.manual_seed(100 + self.rank)
         single, model = add_lora(single, rank=3), add_lora(model, rank=3)
         layers = model.get_base_model().model.layers
@@ -50,6 +52,6 @@ class TestLoraOnRanks(DistributedTest):
             assert torch.equal(value, before[name]) == (name in frozen), name
             torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-5, msg=lambda t, n=name: f"{n}: {t}")
         merged, expected = {name: whole(value) for name, value in merged_tensors(model)}, dict(merged_tensors(single))
-        assert list(merged) == list(expected) == list(tiny_llama().state_dict())
+        assert list(merged) == list(expected) == list(tiny_model().state_dict())
         for name, value in merged.items():
             torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-5, msg=lambda t, n=name: f"{n}: {t}")

@@ -4,18 +4,13 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
-from transformers import AutoModelForCausalLM, GPT2Config
+from transformers import AutoModelForCausalLM
 
+from testing.tiny_models.models import tiny_model
+from testing.tiny_models.training import token_ids, train
 from testing.tolerances.tolerances import assert_close
 from trainers.lora.adapters import add_lora, merged_tensors, qlora_quantization
-from trainers.optim.optim_cases import tiny_llama, token_ids, train
 from trainers.optim.optimizer import build_optimizer
-
-
-def tiny_gpt2():
-    torch.manual_seed(0)
-    sizes = {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "pad_token_id": 0, "bos_token_id": 1}
-    return AutoModelForCausalLM.from_config(GPT2Config(**sizes, eos_token_id=2))
 
 
 def train_steps(model, steps=3):
@@ -23,27 +18,26 @@ def train_steps(model, steps=3):
     return train(model, lambda: (optimizer.step(), optimizer.zero_grad()), steps)
 
 
-@pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
-def test_from_dense_to_dense(make, tmp_path):
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_from_dense_to_dense(architecture, tmp_path):
     """The same function at first; trained, merged, saved, loaded by transformers: the same as with adapters."""
-    base, ids = make().eval(), token_ids(2, 0)
+    base, ids = tiny_model(architecture, initializer_range=0.02), token_ids(2, 0)
     before, keys = base(ids).logits, list(base.state_dict())
-    model = add_lora(base, rank=4, alpha=8, seed=3).eval()
+    model = add_lora(base, rank=4, alpha=8, seed=3)
     assert torch.equal(model(input_ids=ids).logits, before)
     train_steps(model)
     adapted = model(input_ids=ids).logits
     state = dict(merged_tensors(model))
     assert list(state) == keys
     assert torch.equal(model(input_ids=ids).logits, adapted)  # (merging changes nothing)
-    plain = make()
-    plain.save_pretrained(tmp_path, state_dict=state)
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    tiny_model(architecture).save_pretrained(tmp_path, state_dict=state)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert_close(loaded(ids).logits, adapted)
     assert not torch.allclose(adapted, before, atol=1e-2)
 
 
 def test_only_adapters_are_trained():
-    base = tiny_llama()
+    base = tiny_model()
     frozen = {name: value.clone() for name, value in base.state_dict().items()}
     model = add_lora(base, rank=4)
     assert {name.split(".")[-3] for name, p in model.named_parameters() if p.requires_grad} == {"lora_A", "lora_B"}
@@ -56,7 +50,7 @@ def test_only_adapters_are_trained():
 def test_adapters_depend_on_the_seed_alone():
     made = []
     for disturbance, seed in ((1, 5), (2, 5), (1, 6)):
-        base = tiny_llama()
+        base = tiny_model()
         torch.manual_seed(disturbance)
         before = torch.get_rng_state()
         model = add_lora(base, rank=4, seed=seed)
@@ -68,7 +62,7 @@ def test_adapters_depend_on_the_seed_alone():
 
 def test_a_model_in_bf16():
     """Adapters are in fp32 beside it; merged weights are in bf16, rounded once."""
-    base = tiny_llama().bfloat16()
+    base = tiny_model().bfloat16()
     before = {name: value.float() for name, value in base.state_dict().items()}
     model = add_lora(base, rank=4, alpha=8)
     adapters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -82,7 +76,7 @@ def test_a_model_in_bf16():
 
 
 def test_scale_dropout_and_targets():
-    model = add_lora(tiny_llama(), rank=4, alpha=12, dropout=0.25, target_modules=["q_proj", "mlp.up_proj"])
+    model = add_lora(tiny_model(), rank=4, alpha=12, dropout=0.25, target_modules=["q_proj", "mlp.up_proj"])
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
     assert sorted({name.split(".")[-1] for name in layers}) == ["q_proj", "up_proj"] and len(layers) == 4
     for layer in layers.values():
@@ -102,13 +96,13 @@ def test_scale_dropout_and_targets():
 )
 def test_what_cannot_be(arguments, message):
     with pytest.raises(ValueError, match=message):
-        add_lora(tiny_llama(), **arguments)
+        add_lora(tiny_model(), **arguments)
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft's, as in add_lora
 def test_layers_that_cannot_be_merged():
     """peft's layers for embeddings are as little plain linear ones as those for quantised weights."""
-    model = PeftModel(tiny_llama(), LoraConfig(target_modules=["embed_tokens"]))
+    model = PeftModel(tiny_model(), LoraConfig(target_modules=["embed_tokens"]))
     with pytest.raises(ValueError, match="model.embed_tokens is no plain linear layer but Embedding"):
         dict(merged_tensors(model))
 

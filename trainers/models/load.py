@@ -58,7 +58,7 @@ def empty_model(folder: Path) -> PreTrainedModel:
 
 
 def materialise(model: nn.Module, device: torch.device) -> None:
-    """Give parameters on the meta device memory, not values; buffers keep theirs and move along, tied weights stay tied.
+    """Give parameters on the meta device memory, not values; buffers keep theirs, tied weights stay tied.
 
     Args:
         model: of `empty_model`, also with what was put around it or inserted since: adapters, factors, FSDP2.

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from testing.tiny_models.models import tiny_model
+from testing.tiny_models.training import backward, token_ids
 from testing.tolerances.tolerances import assert_close
 from trainers.optim.gradient_step import GradientStep
-from trainers.optim.optim_cases import backward, tiny_llama, token_ids
 from trainers.optim.optimizer import build_optimizer
 from trainers.optim.osft import apply_osft, insert_osft_layers
 from trainers.optim.osft_linear import osft_layers
@@ -50,7 +51,7 @@ def test_clipping_comes_after_the_projection():
 
 @pytest.mark.parametrize("name", ["adamw", "adagrad", "muon"])
 def test_20_steps_stay_orthogonal(name):
-    model = tiny_llama()
+    model = tiny_model()
     apply_osft(model, 0.5)
     update, _ = step_of(model, name, learning_rate=1e-2)
     frozen = {key: value.clone() for key, value in model.state_dict().items() if key.endswith("_high")}
@@ -68,7 +69,7 @@ def test_20_steps_stay_orthogonal(name):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["adamw", "muon"])  # decided on the device, on the host
 def test_a_norm_that_is_not_finite_skips_the_update(name, bad):
-    model = tiny_llama()
+    model = tiny_model()
     update, optimizer = step_of(model, name)
     for _ in range(2):
         backward(model, token_ids(2, 0))
@@ -91,7 +92,7 @@ def test_a_norm_that_is_not_finite_skips_the_update(name, bad):
 
 def test_the_first_update_may_be_skipped():
     for name in ("adamw", "muon"):
-        model = tiny_llama()
+        model = tiny_model()
         update, _ = step_of(model, name)
         backward(model, token_ids(2, 0))
         model.lm_head.weight.grad[0, 0] = float("nan")

@@ -6,9 +6,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 from testing.distributed.case import DistributedTest
+from testing.tiny_models.shards import whole
 from testing.tolerances.tolerances import assert_close
 from trainers.optim.gradients import clip_gradients
-from trainers.optim.optim_cases import whole
 
 
 class TestGradientsOnRanks(DistributedTest):

@@ -6,8 +6,10 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 
 from testing.distributed.case import DistributedTest
+from testing.tiny_models.models import tiny_model
+from testing.tiny_models.shards import shard, whole, whole_state
+from testing.tiny_models.training import train
 from testing.tolerances.tolerances import assert_close, tolerance_of
-from trainers.optim.optim_cases import shard, tiny_llama, train, whole, whole_state
 from trainers.optim.optimizer import build_optimizer
 
 
@@ -16,7 +18,7 @@ class TestOptimizersOnShards(DistributedTest):
 
     @pytest.mark.parametrize("name", ["adamw", "adam", "adagrad", "adamax", "nadam", "radam", "sgd"])
     def test_like_one_rank(self, name):
-        single, sharded = tiny_llama().to(self.device), shard(tiny_llama().to(self.device))
+        single, sharded = tiny_model().to(self.device), shard(tiny_model().to(self.device))
         for model, rank, num_ranks in ((single, 0, 1), (sharded, self.rank, self.world_size)):
             optimizer = build_optimizer(model, 1e-3, name=name, weight_decay=0.1)
             train(model, lambda o=optimizer: (o.step(), o.zero_grad()), 3, rank, num_ranks)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn, optim
 
-from trainers.optim.optim_cases import backward, tiny_llama, token_ids, train
+from testing.tiny_models.models import tiny_model
+from testing.tiny_models.training import backward, token_ids, train
 from trainers.optim.optimizer import JoinedOptimizer, build_optimizer
 
 HIDDEN = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -26,47 +27,47 @@ def rest(model, *taken):
 
 class TestGroups:
     def test_only_matrices_decay(self):
-        model = tiny_llama(attention_bias=True)
+        model = tiny_model(attention_bias=True)
         optimizer = build_optimizer(model, 1e-3, weight_decay=0.1)
         decayed = matrices(model, "lm_head")
         assert group_names(model, optimizer.param_groups) == [decayed, rest(model, decayed)]
         assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
 
     def test_a_tied_output_layer_is_an_embedding(self):
-        model = tiny_llama(tie_word_embeddings=True)
+        model = tiny_model(tie_word_embeddings=True)
         decayed = matrices(model)
         groups = build_optimizer(model, 1e-3, weight_decay=0.1).param_groups
         assert group_names(model, groups) == [decayed, rest(model, decayed)]
 
     def test_frozen_parameters_are_left_out(self):
-        model = tiny_llama()
+        model = tiny_model()
         model.requires_grad_(False)
         model.lm_head.requires_grad_(True)
         assert group_names(model, build_optimizer(model, 1e-3).param_groups) == [["lm_head.weight"]]
 
     def test_defaults(self):
-        optimizer = build_optimizer(tiny_llama(), 1e-3)
+        optimizer = build_optimizer(tiny_model(), 1e-3)
         assert type(optimizer) is optim.AdamW
         for group in optimizer.param_groups:
             assert (group["lr"], group["betas"], group["eps"]) == (1e-3, (0.9, 0.95), 1e-8)
             assert group["weight_decay"] == 0.0 and group["fused"] is True
 
     def test_options_reach_the_optimizer(self):
-        optimizer = build_optimizer(tiny_llama(), 1e-3, name="sgd", options={"momentum": 0.5, "nesterov": True})
+        optimizer = build_optimizer(tiny_model(), 1e-3, name="sgd", options={"momentum": 0.5, "nesterov": True})
         assert type(optimizer) is optim.SGD
         assert all(group["momentum"] == 0.5 and group["nesterov"] for group in optimizer.param_groups)
 
 
 class TestMuon:
     def test_matrices_between_embedding_and_output_layer(self):
-        model = tiny_llama()
+        model = tiny_model()
         groups = build_optimizer(model, 1e-3, name="muon", weight_decay=0.1).param_groups
         hidden = matrices(model)
         assert group_names(model, groups) == [hidden, ["lm_head.weight"], rest(model, hidden, ["lm_head.weight"])]
         assert [group["weight_decay"] for group in groups] == [0.1, 0.1, 0.0]
 
     def test_it_is_torchs_muon_beside_torchs_adamw(self):
-        model, reference = tiny_llama(), tiny_llama()
+        model, reference = tiny_model(), tiny_model()
         optimizer = build_optimizer(model, 1e-2, name="muon", weight_decay=0.1)
         by_name = dict(reference.named_parameters())
         hidden = matrices(reference)
@@ -87,7 +88,7 @@ class TestMuon:
 
     def test_state_goes_through_a_checkpoint(self):
         """Restored, it continues bit for bit, and a new learning rate reaches both parts."""
-        model = tiny_llama()
+        model = tiny_model()
         optimizer = build_optimizer(model, 1e-2, name="muon")
         train(model, optimizer.step, 2)
         twin = copy.deepcopy(model)

@@ -16,8 +16,9 @@ from torch import nn
 from torch.optim import AdamW
 from transformers import LlamaForCausalLM
 
+from testing.tiny_models.models import VOCABULARY, tiny_model
+from testing.tiny_models.training import backward, token_ids
 from trainers.optim.gradient_step import GradientStep
-from trainers.optim.optim_cases import backward, tiny_llama, token_ids
 from trainers.optim.optimizer import build_optimizer
 from trainers.optim.osft import apply_osft, dense_tensors
 from trainers.optim.osft_decompose import decompose
@@ -25,7 +26,8 @@ from trainers.optim.osft_projection import project_gradients, project_parameters
 from trainers.optim.projections import find_projections
 from trainers.optim.schedule import build_schedule
 
-SMALL = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 8}
+USUAL = {"initializer_range": 0.02}
+SMALL = {**USUAL, "hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 8}
 TOKENS = 1024
 
 
@@ -81,7 +83,7 @@ def test_ours_does_what_the_published_one_does():
     states = []
     for variant in ("ours", "mini_trainer"):
         wrap, step_of = VARIANTS[variant]
-        model = wrap(tiny_llama())
+        model = wrap(tiny_model(**USUAL))
         step = step_of(model)
         for number in range(20):
             backward(model, token_ids(4, number))
@@ -105,10 +107,10 @@ def test_decompositions(capsys):
 
 def test_steps(capsys):
     """One sequence of 1,024 tokens through two blocks."""
-    ids = torch.randint(64, (1, TOKENS), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(VOCABULARY, (1, TOKENS), generator=torch.Generator().manual_seed(0))
     rows = []
     for variant, (wrap, step_of) in VARIANTS.items():
-        dense = tiny_llama(**SMALL)
+        dense = tiny_model(**SMALL)
         start = time.process_time()
         model = wrap(dense)
         set_up = time.process_time() - start

@@ -7,9 +7,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from testing.distributed.case import DistributedTest
+from testing.tiny_models.models import tiny_model
+from testing.tiny_models.shards import shard, whole, whole_state
+from testing.tiny_models.training import token_ids, train
 from testing.tolerances.tolerances import assert_close
 from trainers.optim.gradient_step import GradientStep
-from trainers.optim.optim_cases import shard, tiny_llama, token_ids, train, whole, whole_state
 from trainers.optim.optimizer import build_optimizer
 from trainers.optim.osft import apply_osft, dense_tensors, insert_osft_layers
 from trainers.optim.osft_decompose import load_dense_weights
@@ -23,9 +25,9 @@ def update_of(model):
     return GradientStep(model, optimizer, build_schedule(optimizer, "constant", num_training_steps=9), max_norm=0.1)
 
 
-def osft_llama(device):
+def osft_llama(device, **changes):
     """The split model, each rank having decomposed its share: all have the same factors."""
-    model = tiny_llama().to(device)
+    model = tiny_model(**changes).to(device)
     apply_osft(model, 0.5)
     return model
 
@@ -51,7 +53,7 @@ class TestTraining(DistributedTest):
             assert (whole(layer.U_low).mT @ whole(layer.U_high)).abs().max() < 1e-5
             assert (whole(layer.V_low).mT @ whole(layer.V_high)).abs().max() < 1e-5
         dense, expected = {name: whole(value) for name, value in dense_tensors(model)}, dict(dense_tensors(single))
-        assert list(dense) == list(expected) == list(tiny_llama().state_dict())
+        assert list(dense) == list(expected) == list(tiny_model().state_dict())
         for name, value in dense.items():
             torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-5, msg=lambda t, n=name: f"{n}: {t}")
 
@@ -62,11 +64,11 @@ class TestSettingUp(DistributedTest):
     def test_filled_after_sharding(self):
         """From meta: no rank ever holds the model; the factors are those that splitting the whole model gives."""
         with torch.device("meta"):
-            model = tiny_llama()
+            model = tiny_model()
         layers = insert_osft_layers(model, 0.5)
         shard(model)
         model.to_empty(device=self.device)
-        dense = {name: layer.weight for name, layer in find_projections(tiny_llama().to(self.device)).items()}
+        dense = {name: layer.weight for name, layer in find_projections(tiny_model().to(self.device)).items()}
         load_dense_weights(layers, dense)
         expected = osft_llama(self.device).state_dict()
         for name, layer in layers.items():
@@ -77,7 +79,7 @@ class TestSettingUp(DistributedTest):
         model, options = shard(osft_llama(self.device)), StateDictOptions(full_state_dict=True)
         train(model, update_of(model), 2, self.rank, self.world_size)
         saved = {name: value.clone() for name, value in get_model_state_dict(model, options=options).items()}
-        resumed = tiny_llama(seed=1).to(self.device)
+        resumed = tiny_model(seed=1).to(self.device)
         insert_osft_layers(resumed, 0.5)
         shard(resumed)
         set_model_state_dict(resumed, saved, options=options)
@@ -89,7 +91,7 @@ class TestSettingUp(DistributedTest):
 
     def test_bf16_compute(self):
         """Parameters and gradients stay in fp32, and factors orthogonal in fp32."""
-        model = osft_llama(self.device)
+        model = osft_llama(self.device, initializer_range=0.02)
         expected = model(token_ids(2, 0, self.device)).logits.detach()
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
         for block in model.model.layers:

@@ -1,19 +1,7 @@
 import pytest
 from torch import nn
-from transformers import (
-    AutoModelForCausalLM,
-    Gemma2Config,
-    GPT2Config,
-    GraniteConfig,
-    LlamaConfig,
-    MistralConfig,
-    Phi3Config,
-    PhiConfig,
-    Qwen2Config,
-    Qwen3Config,
-)
 
-from trainers.optim.optim_cases import tiny_llama
+from testing.tiny_models.models import tiny_model
 from trainers.optim.projections import find_projections
 
 ATTENTION = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
@@ -21,40 +9,25 @@ GATED = [*ATTENTION, "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
 PHI = [*ATTENTION[:3], "self_attn.dense", "mlp.fc1", "mlp.fc2"]
 PHI3 = ["self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj"]
 GPT2 = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
-SIZES = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
 
 
 @pytest.mark.parametrize(
-    ("config", "expected"),
+    ("architecture", "expected"),
     [
-        *(
-            (config, GATED)
-            for config in (LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, GraniteConfig, Gemma2Config)
-        ),
-        (PhiConfig, PHI),
-        (Phi3Config, PHI3),
-        (GPT2Config, GPT2),
+        *((gated, GATED) for gated in ("llama", "mistral", "qwen2", "qwen3", "granite", "gemma2")),
+        ("phi", PHI),
+        ("phi3", PHI3),
+        ("gpt2", GPT2),
     ],
 )
-def test_every_projection_of_a_block_and_nothing_else(config, expected):
-    model = AutoModelForCausalLM.from_config(config(**SIZES))
-    found = find_projections(model)
+def test_every_projection_of_a_block_and_nothing_else(architecture, expected):
+    found = find_projections(tiny_model(architecture, num_hidden_layers=1))
     assert {".".join(name.split(".")[-2:]) for name in found} == set(expected)
     assert len(found) == len(expected)
 
 
 def test_patterns_end_a_name_at_a_dot():
-    model = tiny_llama()
+    model = tiny_model()
     assert list(find_projections(model, ["layers.1.mlp.up_proj"])) == ["model.layers.1.mlp.up_proj"]
     assert list(find_projections(model, ["q_proj"])) == [f"model.layers.{n}.self_attn.q_proj" for n in (0, 1)]
     with pytest.raises(ValueError, match="LlamaForCausalLM has a name that ends in proj; its linear layers are model"):
@@ -63,7 +36,7 @@ def test_patterns_end_a_name_at_a_dot():
 
 def test_an_idle_pattern_among_others_is_an_error():
     with pytest.raises(ValueError, match="ends in up_porj; its linear layers are .*, ...: give patterns that match"):
-        find_projections(tiny_llama(), ["q_proj", "up_porj"])
+        find_projections(tiny_model(), ["q_proj", "up_porj"])
 
 
 def test_a_model_without_projections():
