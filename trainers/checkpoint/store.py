@@ -227,18 +227,6 @@ class CheckpointStore:
         shutil.rmtree(doomed)
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
-    """Return the checkpoint in a folder.
-
-    Raises:
-        ValueError: there is none, or it is damaged as far as manifest and sizes tell.
-    """
-    try:
-        return _read(Path(path))
-    except ValueError as error:
-        raise ValueError(f"{path} is not a complete checkpoint: {error}") from None
-
-
 def _name(step: int, attempt: int) -> str:
     return f"step-{step:010d}" + (f".{attempt}" if attempt > 1 else "")
 

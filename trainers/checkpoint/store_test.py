@@ -15,7 +15,7 @@ from testing.distributed.case import DistributedTest
 from trainers.checkpoint import store as store_module
 from trainers.checkpoint.crash_cases import kill_at_operation, kill_in_a_save
 from trainers.checkpoint.ranks import CheckpointError, Ranks
-from trainers.checkpoint.store import MANIFEST, CheckpointStore, open_checkpoint
+from trainers.checkpoint.store import MANIFEST, CheckpointStore
 
 
 def contents(step):
@@ -61,7 +61,7 @@ def test_save_and_find(store):
     saved = save(store, 3, 20, 100, loss=1.5, kind=("full", 1))
     assert steps(store) == [3, 20, 100]
     latest = store.latest()
-    assert latest == saved == open_checkpoint(saved.path)
+    assert latest == saved
     assert latest.path.name == "step-0000000100" and latest.metadata == {"loss": 1.5, "kind": ["full", 1]}
     assert {name: file.size for name, file in latest.files.items()} == {"a.bin": 2100, "b.bin": 2100, "c.bin": 2100}
     assert_holds(latest)
@@ -113,9 +113,8 @@ def test_newer_format_is_passed_over(store, monkeypatch):
     save(store, 2)
     monkeypatch.undo()
     (passed_over,) = store.scan()[1]
+    assert passed_over.path.name == "step-0000000002"
     assert passed_over.reason == "its format is 2, and this version reads 1"
-    with pytest.raises(ValueError, match=r"step-0000000002 is not a complete checkpoint: its format is 2"):
-        open_checkpoint(passed_over.path)
 
 
 def test_a_step_saved_again_supersedes_the_first(store):
@@ -198,8 +197,6 @@ def test_bad_arguments(tmp_path):
         CheckpointStore(tmp_path, keep_last=0)
     with pytest.raises(ValueError, match="step is -1"):
         CheckpointStore(tmp_path).save(-1, lambda folder: [])
-    with pytest.raises(ValueError, match="manifest.json is missing"):
-        open_checkpoint(tmp_path)
 
 
 def check_after_kill(store, announced):
