@@ -20,7 +20,8 @@ WAYS = {
 
 def losses_of(folder, worker, lengths, **changes):
     if worker.rank == 0:
-        # (beside a frozen head of 32 columns a loss below 0.15 cannot be: normalised states bound the logits)
+        # (LoRA's head is frozen, and a normalised state has a given length: the best one for each token of the single
+        # sample leaves a loss of 0.153 beside a head of 32 columns, of 0.0006 beside one of 64)
         write_case(folder, hidden_size=64)
         with (folder / "data.jsonl").open("w") as file:
             for sample in random_samples(lengths, VOCABULARY):
