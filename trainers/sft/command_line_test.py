@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
 
 from trainers.sft import command_line
+from trainers.sft.forked_runs import start as start_ranks
+from trainers.sft.forked_runs import statuses
+from trainers.sft.sft_cases import config_of, write_case
 
 EXAMPLE = Path(command_line.__file__).parents[1] / "data/example"
 TINY_LLAMA = Path(command_line.__file__).parent / "example" / "tiny_llama"
@@ -95,15 +99,16 @@ def test_train_stop_resume(tmp_path, environment):
     assert answer.shape[1] > asked.shape[1]
 
 
-def test_options_that_are_refused(tmp_path, environment):
-    status, told = run(environment, "train", *flags(tmp_path / "run", lora_rank=2, osft_unfreeze=0.5))
-    assert status == 1
-    assert told.startswith("error: options that do not go together: lora_rank=2 and osft_unfreeze=0.5")
-    assert "Traceback" not in told and not (tmp_path / "run").exists()
+def test_options_that_are_refused(tmp_path):
+    result = CliRunner().invoke(command_line.app, ["train", *flags(tmp_path / "run", lora_rank=2, osft_unfreeze=0.5)])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: options that do not go together: lora_rank=2 and osft_unfreeze=0.5")
+    assert not (tmp_path / "run").exists()
 
 
-def test_bad_data(tmp_path, environment):
+def test_bad_data(tmp_path, capfd):
+    write_case(tmp_path)
     (tmp_path / "data.jsonl").write_text('{"input_ids": [1, 2], "labels": [1]}\n')
-    status, told = run(environment, "train", *flags(tmp_path / "run", data=tmp_path / "data.jsonl"))
-    assert status == 1
+    assert statuses(start_ranks(config_of(tmp_path), 1)) == [1]
+    told = capfd.readouterr().err
     assert "error: " in told and "data.jsonl:1: " in told and "Traceback" not in told

@@ -39,7 +39,7 @@ def check_from_every_step(folder, worker, **changes):
         dist.barrier()
         listener = Listener()
         torch.manual_seed(1234)  # (what is not restored is at least different)
-        train(config.model_copy(update={"output": again}), worker, [listener])
+        train(config.model_copy(update={"output": again, "save_every_steps": None}), worker, [listener])
         assert listener.resumed_at == step
         assert listener.losses == whole.losses[step:]
         assert models_of(again / "models") == expected, f"from step {step}"
