@@ -15,7 +15,7 @@ def read_data(config: TrainConfig, pad_token_id: int) -> tuple[SampleDataset, Sa
     """Open the training data and the validation data, if any.
 
     Raises:
-        ValueError: if a file is not what it must be.
+        ValueError: if a file is not what it must be, or no sample of it carries loss.
     """
 
     def read(path: Path) -> SampleDataset:
@@ -23,11 +23,30 @@ def read_data(config: TrainConfig, pad_token_id: int) -> tuple[SampleDataset, Sa
             return PretrainingBlocks(path, pad_token_id)
         return JsonlDataset(path, config.max_seq_len, config.on_bad_line)
 
+    data = read(config.data)
+    validation: SampleDataset | None = None
     if config.validation_data:
-        return read(config.data), read(config.validation_data)
-    if config.validation_fraction:
-        return split_validation(read(config.data), config.validation_fraction, config.seed)
-    return read(config.data), None
+        validation = read(config.validation_data)
+    elif config.validation_fraction:
+        data, validation = split_validation(data, config.validation_fraction, config.seed)
+    _check_loss(config, config.data, "training", data)
+    if validation:
+        _check_loss(config, config.validation_data or config.data, "validation", validation)
+    return data, validation
+
+
+def _check_loss(config: TrainConfig, path: Path, purpose: str, data: SampleDataset) -> None:
+    """Refuse data that no step can be made of: without this a training by steps would look for one for ever."""
+    counted = data.num_loss_counted_tokens
+    if config.oversize == "drop":
+        counted = counted[data.lengths <= config.max_tokens_per_rank]
+    if len(data) and not counted.any():
+        dropped = f" that max_tokens_per_rank={config.max_tokens_per_rank} leaves" if len(counted) < len(data) else ""
+        raise ValueError(
+            f"{path}: none of the {len(counted)} {purpose} samples{dropped} carries loss: behind its first token every "
+            "label is -100; give the tokens to learn their ids as labels (of conversations prepare does, see "
+            "--trained-role and --unmask), and let max_tokens_per_rank hold such a sample"
+        )
 
 
 def build_loader(
