@@ -67,12 +67,20 @@ def read_metrics(path: Path) -> list[Record]:
 
 
 class TensorBoardMetrics(Callback):
-    """Writes scalars for TensorBoard into the folder ``tensorboard``."""
+    """Writes scalars for TensorBoard into the folder ``tensorboard``: ``train/NAME`` and ``validation/NAME``.
+
+    Where a training is resumed, readers pass over what an earlier file has of later steps.
+    """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder / "tensorboard"
+        self._writer: Any = None
+
+    def on_train_begin(self, config: TrainConfig, progress: Progress, total_steps: int | None) -> None:
+        """Open a file."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        self._writer = SummaryWriter(str(self._folder), purge_step=progress.step + 1)
 
     def on_step(self, record: Record) -> None:
         """Write a step."""
@@ -83,12 +91,13 @@ class TensorBoardMetrics(Callback):
         self._write("validation", record)
 
     def on_train_end(self, progress: Progress, reason: str) -> None:
-        """Close the files."""
+        """Close the file."""
         self._writer.close()
 
     def on_exception(self, error: BaseException) -> None:
-        """Close the files."""
-        self._writer.close()
+        """Close the file."""
+        if self._writer:
+            self._writer.close()
 
     def _write(self, kind: str, record: Record) -> None:
         for name, value in record.items():
@@ -97,7 +106,10 @@ class TensorBoardMetrics(Callback):
 
 
 class WandbMetrics(Callback):
-    """Writes a run for Weights & Biases, offline: ``wandb sync`` sends it."""
+    """Writes a run for Weights & Biases, offline, into the folder ``wandb``: ``wandb sync`` sends it.
+
+    A resumed training is a run of its own, whose steps go on.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -105,17 +117,22 @@ class WandbMetrics(Callback):
 
     def on_train_begin(self, config: TrainConfig, progress: Progress, total_steps: int | None) -> None:
         """Begin the run."""
-        import wandb  # type: ignore[import-not-found]  # keep: an extra
+        import wandb
 
-        self._run = wandb.init(dir=self._folder, mode="offline", config=config.model_dump(mode="json"))
+        self._run = wandb.init(
+            dir=self._folder,
+            mode="offline",
+            config=config.model_dump(mode="json"),
+            settings=wandb.Settings(console="off"),  # (a progress bar would be recorded frame by frame)
+        )
 
     def on_step(self, record: Record) -> None:
         """Log a step."""
-        self._run.log({f"train/{name}": value for name, value in record.items()}, step=record["step"])
+        self._write("train", record)
 
     def on_validation(self, record: Record) -> None:
         """Log a validation."""
-        self._run.log({f"validation/{name}": value for name, value in record.items()}, step=record["step"])
+        self._write("validation", record)
 
     def on_train_end(self, progress: Progress, reason: str) -> None:
         """End the run."""
@@ -125,3 +142,7 @@ class WandbMetrics(Callback):
         """End the run as a failed one."""
         if self._run:
             self._run.finish(exit_code=1)
+
+    def _write(self, kind: str, record: Record) -> None:
+        metrics = {f"{kind}/{name}": value for name, value in record.items() if name != "step"}
+        self._run.log(metrics, step=record["step"])
