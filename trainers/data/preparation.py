@@ -1,15 +1,16 @@
-"""Turns a JSONL file of conversations into a JSONL file of token ids and labels, on several processes."""
+"""Turns a JSONL file of conversations into a JSONL or Arrow file of token ids and labels, on several processes."""
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection
-from contextlib import closing
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from trainers.data.arrow_file import arrow_writer, encode_arrow, import_pyarrow
 from trainers.data.atomic_write import atomic_write
 from trainers.data.chat import ChatTokenizer
 from trainers.data.jsonl_blocks import BadLines, FileBlock, OnBadLine, blocks_of, map_in_processes
@@ -52,11 +53,12 @@ class _Settings:
     max_len: int | None
     trained_roles: tuple[str, ...]
     unmask: bool
+    arrow: bool
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    lines: bytes
+    content: bytes
     summary: PrepareSummary
     num_lines: int
     bad_lines: list[tuple[int, str]]
@@ -82,7 +84,8 @@ def prepare(
         source: lines of ``{"messages": [...]}``; ``"unmask": true`` or ``false`` on a line overrides ``unmask``. Blank
             lines are passed over.
         tokenizer: see `load_tokenizer`.
-        output: file to write, all or nothing. Lines of ``input_ids``, ``labels``, ``len``, ``num_loss_counted_tokens``.
+        output: file to write, all or nothing. Lines of ``input_ids``, ``labels``, ``len``, ``num_loss_counted_tokens``;
+            if its name ends in ``.arrow``, see `trainers.data.arrow_file`.
         chat_template: file to use instead of the tokenizer's own template.
         min_len: fewest tokens of a conversation that is kept.
         max_len: tokens from which on a conversation is left out; None keeps all.
@@ -96,24 +99,29 @@ def prepare(
         How many conversations were kept and left out.
 
     Raises:
-        ValueError: if a line is bad, which names file and line; if nothing is kept; if an argument is wrong.
+        ValueError: if a line is bad, which names file and line; if nothing is kept; if an argument is wrong; if pyarrow
+            is needed and not installed.
         OSError: if a file cannot be read or written.
     """
     if min_len < 1 or (max_len is not None and max_len <= min_len):
         raise ValueError(f"min_len={min_len} must be at least 1 and below max_len={max_len}")
     template = None if chat_template is None else chat_template.read_text(encoding="utf-8")
-    settings = _Settings(str(tokenizer), template, min_len, max_len, tuple(trained_roles), unmask)
+    arrow = output.suffix == ".arrow"
+    if arrow:
+        import_pyarrow()  # refuses to begin without it
+    settings = _Settings(str(tokenizer), template, min_len, max_len, tuple(trained_roles), unmask, arrow)
     _chat_tokenizer(settings)  # refuses a wrong one before any process starts
     blocks = blocks_of(source, _BLOCK_BYTES)
     bad_lines = BadLines(source, on_bad_line)
     summary = PrepareSummary()
     with (
         atomic_write(output) as file,
+        arrow_writer(file) if arrow else nullcontext(file.write) as write,
         closing(map_in_processes(_prepare_block, [(settings, block) for block in blocks], num_processes)) as results,
     ):
         for block, prepared in zip(blocks, results, strict=True):
             bad_lines.add(prepared.num_lines, prepared.bad_lines)
-            file.write(prepared.lines)
+            write(prepared.content)
             summary += prepared.summary
             advance(block.size)
         if not summary.kept:
@@ -154,7 +162,7 @@ def _chat_tokenizer(settings: _Settings) -> ChatTokenizer:
 
 def _prepare_block(job: tuple[_Settings, FileBlock]) -> _Prepared:
     settings, block = job
-    lines = []
+    samples = []
     counts: Counter[str] = Counter()
     bad_lines = []
     number = 0
@@ -169,10 +177,11 @@ def _prepare_block(job: tuple[_Settings, FileBlock]) -> _Prepared:
         verdict = _verdict(sample, settings)
         counts[verdict] += 1
         if verdict == "kept":
-            lines.append(_as_line(sample))
+            samples.append(sample)
             counts["tokens"] += len(sample["input_ids"])
             counts["loss_tokens"] += sample["num_loss_counted_tokens"]
-    return _Prepared(b"".join(lines), PrepareSummary(**counts, bad_lines=len(bad_lines)), number, bad_lines)
+    content = encode_arrow(samples) if settings.arrow else _as_lines(samples)
+    return _Prepared(content, PrepareSummary(**counts, bad_lines=len(bad_lines)), number, bad_lines)
 
 
 def _verdict(sample: Sample, settings: _Settings) -> str:
@@ -198,11 +207,14 @@ def _tokenize(line: bytes, tokenize: ChatTokenizer) -> Sample:
     return tokenize(conversation["messages"], unmask)
 
 
-def _as_line(sample: Sample) -> bytes:
-    row = {
-        "input_ids": sample["input_ids"],
-        "labels": sample["labels"],
-        "len": len(sample["input_ids"]),
-        "num_loss_counted_tokens": sample["num_loss_counted_tokens"],
-    }
-    return json.dumps(row, separators=(",", ":")).encode() + b"\n"
+def _as_lines(samples: Sequence[Sample]) -> bytes:
+    rows = (
+        {
+            "input_ids": sample["input_ids"],
+            "labels": sample["labels"],
+            "len": len(sample["input_ids"]),
+            "num_loss_counted_tokens": sample["num_loss_counted_tokens"],
+        }
+        for sample in samples
+    )
+    return b"".join(json.dumps(row, separators=(",", ":")).encode() + b"\n" for row in rows)

@@ -2,11 +2,13 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from trainers.data import chat, preparation
+from trainers.data.arrow_dataset import ArrowDataset
 from trainers.data.chat import ChatTokenizer
 from trainers.data.jsonl_dataset import JsonlDataset
 from trainers.data.preparation import PrepareSummary, load_tokenizer, prepare
@@ -63,6 +65,19 @@ def test_shipped_conversations_are_the_same_from_any_number_of_processes(tmp_pat
     first = next(sample for sample in samples if 20 <= len(sample["input_ids"]) < 150)
     assert dataset[0]["input_ids"].tolist() == first["input_ids"]
     assert dataset[0]["labels"].tolist() == first["labels"]
+
+    assert prepare(source, tokenizer, tmp_path / "two.arrow", max_len=150, num_processes=2) == one
+    arrow = ArrowDataset(tmp_path / "two.arrow")
+    assert len(arrow) == len(dataset)
+    for index in range(len(dataset)):
+        for value, expected in zip(arrow[index].values(), dataset[index].values(), strict=True):
+            assert np.array_equal(value, expected), index
+
+
+def test_arrow_is_written_whole_or_not_at_all(tmp_path, tokenizer):
+    with pytest.raises(ValueError, match="no conversation is left to write"):
+        prepare(write(tmp_path, conversation("Is it?")), tokenizer, tmp_path / "tokens.arrow", min_len=500)
+    assert not list(tmp_path.glob("*.arrow*")) and not list(tmp_path.glob(".*"))
 
 
 def test_what_is_left_out_is_counted(tmp_path, tokenizer, caplog):

@@ -23,7 +23,7 @@ app = typer.Typer(add_completion=False)
 def main(
     messages: Annotated[Path, typer.Argument(help="JSONL file, each line an object with 'messages'.")],
     tokenizer: Annotated[str, typer.Option(help="Folder of a tokenizer, or a tokenizer.json.")],
-    output: Annotated[Path, typer.Option(help="JSONL file to write.")],
+    output: Annotated[Path, typer.Option(help="File to write: JSONL, or Arrow if its name ends in .arrow.")],
     chat_template: Annotated[Path | None, typer.Option(help="Template to use instead of the tokenizer's.")] = None,
     min_len: Annotated[int, typer.Option(min=1, help="Fewest tokens of a conversation that is kept.")] = 20,
     max_len: Annotated[
@@ -36,7 +36,7 @@ def main(
     on_bad_line: Annotated[str, typer.Option(help="'error', or 'skip' to leave bad lines out.")] = "error",
     processes: Annotated[int, typer.Option(min=1, help="Processes. Default: one per core.")] = os.cpu_count() or 1,
 ) -> None:
-    """Tokenise conversations: from messages to input_ids and labels, one JSON object a line."""
+    """Tokenise conversations: from messages to input_ids and labels, a JSON object a line or an Arrow file."""
     notes = Console(stderr=True)
     logging.basicConfig(format="%(message)s", handlers=[RichHandler(console=notes, show_time=False, show_path=False)])
     messages, output = from_callers_folder(messages), from_callers_folder(output)
