@@ -1,6 +1,5 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685) on the projections of a transformers model, by peft."""
 
-import importlib.util
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -9,9 +8,10 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from trainers.lora.quantization import dense_state
 from trainers.optim.projections import find_projections
 from trainers.optim.state_names import state_name
 
@@ -64,16 +64,16 @@ def add_lora(
 def merged_tensors(model: PeftModel) -> Iterator[tuple[str, Tensor]]:
     """The state dict of the model as it was before :func:`add_lora`, with each adapter added to its weight.
 
-    Sums are taken in the higher of the two precisions and have the dtype of the weight. One at a time, and the model
-    stays as it is: write each before you ask for the next, or call ``dict`` on it. With FSDP2 the tensors are DTensors
-    and every rank must ask for all of them.
+    Sums are taken in the higher of the two precisions and have the dtype of the weight; a weight in four bits counts as
+    what is computed with, in fp32. One at a time, and the model stays as it is: write each before you ask for the next,
+    or call ``dict`` on it. With FSDP2 the tensors are DTensors and every rank must ask for all of them.
 
     Raises:
-        ValueError: an adapted layer has quantised weights, to which nothing can be added.
+        ValueError: an adapted layer is no plain linear one, so that nothing can be added to its weight.
     """
     base = model.get_base_model()
     adapted = _adapted_layers(base)
-    for key, tensor in base.state_dict().items():
+    for key, tensor in dense_state(base):
         if ".lora_" in key:
             continue
         module_name, _, leaf = key.rpartition(".")
@@ -83,29 +83,6 @@ def merged_tensors(model: PeftModel) -> Iterator[tuple[str, Tensor]]:
         yield f"{name}.{leaf}", tensor
 
 
-def qlora_quantization(compute_dtype: torch.dtype = torch.bfloat16) -> BitsAndBytesConfig:
-    """How ``from_pretrained`` quantises what QLoRA keeps frozen (arXiv 2305.14314): NF4, its scales quantised too.
-
-    Storage is in ``compute_dtype`` so that FSDP2 can shard it. Pass the result as ``quantization_config``, then
-    :func:`add_lora`.
-
-    Raises:
-        ModuleNotFoundError: bitsandbytes is not installed.
-    """
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ModuleNotFoundError(
-            "QLoRA needs the package bitsandbytes, which is not installed: install it, or train LoRA unquantised",
-            name="bitsandbytes",
-        )
-    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute_dtype,
-        bnb_4bit_quant_storage=compute_dtype,
-    )
-
-
 def _adapted_layers(base: nn.Module) -> dict[str, LoraLinear]:
     layers = {}
     for name, module in base.named_modules():
@@ -113,8 +90,8 @@ def _adapted_layers(base: nn.Module) -> dict[str, LoraLinear]:
             layers[state_name(name)] = module
         elif isinstance(module, LoraLayer):
             raise ValueError(
-                f"{name} is no plain linear layer but {type(module).__name__}, such as one of quantised weights: "
-                "save the adapters, load the model in bf16 and merge them there"
+                f"{name} is no plain linear layer but {type(module).__name__}, such as one that transformers has "
+                "quantised: save the adapters, load the model in bf16 and merge them there"
             )
     return layers
 

@@ -1,5 +1,3 @@
-import importlib.util
-
 import pytest
 import torch
 from peft import LoraConfig, PeftModel
@@ -9,7 +7,7 @@ from transformers import AutoModelForCausalLM
 from testing.tiny_models.models import tiny_model
 from testing.tiny_models.training import token_ids, train
 from testing.tolerances.tolerances import assert_close
-from trainers.lora.adapters import add_lora, merged_tensors, qlora_quantization
+from trainers.lora.adapters import add_lora, merged_tensors
 from trainers.optim.optimizer import build_optimizer
 
 
@@ -105,9 +103,3 @@ def test_layers_that_cannot_be_merged():
     model = PeftModel(tiny_model(), LoraConfig(target_modules=["embed_tokens"]))
     with pytest.raises(ValueError, match="model.embed_tokens is no plain linear layer but Embedding"):
         dict(merged_tensors(model))
-
-
-def test_qlora_without_its_package(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match="QLoRA needs the package bitsandbytes, which is not installed"):
-        qlora_quantization()

@@ -76,6 +76,9 @@ class TrainConfig(BaseModel):
     lora_alpha: PositiveInt = Field(32, description="Adapters are scaled by alpha / rank.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout in front of the adapters.")
     lora_targets: tuple[str, ...] | None = Field(None, description="Ends of names of layers that get adapters.")
+    quantize: Literal["none", "nf4"] = Field(
+        "none", description="nf4: the weights beneath the adapters in four bits (ddp; extra: bitsandbytes)."
+    )
     osft_unfreeze: float | None = Field(None, ge=0, le=1, description="Train this share of directions (OSFT).")
     osft_targets: tuple[str, ...] | None = Field(None, description="Ends of names of layers that OSFT splits.")
 

@@ -16,8 +16,9 @@ from trainers.checkpoint.store import Checkpoint, CheckpointStore
 from trainers.data.callers_folder import from_callers_folder
 from trainers.data.command_errors import report_error
 from trainers.lora.adapters import add_lora, merged_tensors
+from trainers.lora.quantization import quantize_nf4
 from trainers.models.align import align
-from trainers.models.load import empty_model, materialise
+from trainers.models.load import empty_model, materialise, read_model
 from trainers.optim.osft import dense_tensors, insert_osft_layers
 from trainers.sft.config import CONFIG, TrainConfig, read_config
 from trainers.sft.saving import STATES
@@ -75,15 +76,18 @@ def convert_state(checkpoint: Checkpoint, config: TrainConfig, folder: Path) -> 
 
     Args:
         checkpoint: the state.
-        config: of the training; its model and tokenizer are read.
+        config: of the training; its model and tokenizer are read, weights only if they are quantised.
         folder: made here.
 
     Raises:
         ValueError: the folder exists, or model, tokenizer and state are not those of one training.
     """
     tokenizer = AutoTokenizer.from_pretrained(config.tokenizer or config.model)
-    model = empty_model(config.model)
+    quantised = config.quantize == "nf4"  # (a state has not the weights in four bits)
+    model = read_model(config.model, config.seed) if quantised else empty_model(config.model)
     align(model, tokenizer)
+    if quantised:
+        quantize_nf4(model, torch.float32)
     dtype = getattr(torch, config.save_dtype)
     trained: nn.Module
     dense: Iterable[tuple[str, Tensor]]
@@ -96,6 +100,7 @@ def convert_state(checkpoint: Checkpoint, config: TrainConfig, folder: Path) -> 
     else:
         consolidate(checkpoint, model, folder, tokenizer=tokenizer, dtype=dtype)
         return
-    materialise(trained, torch.device("cpu"))
+    if not quantised:
+        materialise(trained, torch.device("cpu"))
     load_weights(checkpoint, trained)
     write_folder(model, folder, dense, tokenizer=tokenizer, dtype=dtype)

@@ -16,7 +16,12 @@ from trainers.sft.config import CONFIG
 from trainers.sft.loop import train
 from trainers.sft.sft_cases import config_of, worker_of_test, write_case
 
-WAYS = {"full": {}, "lora": {"lora_rank": 2, "lora_alpha": 8.0}, "osft": {"osft_unfreeze": 0.5}}
+WAYS = {
+    "full": {},
+    "lora": {"lora_rank": 2, "lora_alpha": 8.0},
+    "osft": {"osft_unfreeze": 0.5},
+    "qlora": {"lora_rank": 2, "quantize": "nf4", "framework": "ddp"},
+}
 
 
 def train_each(folder):
@@ -31,7 +36,7 @@ def train_each(folder):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    write_case(folder)
+    write_case(folder, hidden_size=64, intermediate_size=64)  # (four bits need multiples of 64)
     launch_procs(train_each, 2, folder)
     return folder
 

@@ -128,7 +128,9 @@ def flops_per_token(model: torch.nn.Module, mean_length: float) -> float:
         mean_length: tokens of a sequence, averaged over tokens.
     """
     config: Any = model.config.get_text_config()  # type: ignore[operator, union-attr]
-    matrices = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim == 2)
+    # (the parameters of a quantised layer are packed)
+    shapes = [getattr(parameter, "quant_state", parameter).shape for parameter in model.parameters()]
+    matrices = sum(shape.numel() for shape in shapes if len(shape) == 2)
     embedding = model.get_input_embeddings().weight.numel()  # type: ignore[operator]
     if not config.tie_word_embeddings:
         matrices -= embedding  # (looked up, not multiplied; a tied one is multiplied as the head)

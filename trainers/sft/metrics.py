@@ -117,7 +117,7 @@ class WandbMetrics(Callback):
 
     def on_train_begin(self, config: TrainConfig, progress: Progress, total_steps: int | None) -> None:
         """Begin the run."""
-        import wandb
+        import wandb  # keep: an extra
 
         self._run = wandb.init(
             dir=self._folder,

@@ -5,6 +5,7 @@ import struct
 
 import pytest
 import torch
+import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
 
@@ -50,6 +51,7 @@ def as_float32(series):
 
 def read_wandb(folder):
     """Return configuration, series and exit status of the one offline run."""
+    wandb.teardown()  # (until the process that writes it has ended)
     (path,) = folder.glob("wandb/offline-run-*/*.wandb")
     records = [Record.FromString(each) for each in leveldb_records(path.read_bytes())]
     updates = [each for record in records for each in record.run.config.update if each.key != "_wandb"]

@@ -6,7 +6,8 @@ from importlib.util import find_spec
 from trainers.models.load import has_weights
 from trainers.sft.config import TrainConfig
 
-_EXTRAS = ("tensorboard", "wandb")  # (options, and the packages that they need)
+_EXTRAS = {"tensorboard": "tensorboard", "wandb": "wandb", "quantize": "bitsandbytes"}
+"""Options that need a package, and which."""
 
 
 def check_options_compatible(config: TrainConfig, device_type: str) -> None:
@@ -27,6 +28,11 @@ def check_options_compatible(config: TrainConfig, device_type: str) -> None:
 def _conflicts(config: TrainConfig, device_type: str) -> Iterator[str]:
     if config.lora_rank and config.osft_unfreeze is not None:
         yield f"lora_rank={config.lora_rank} and osft_unfreeze={config.osft_unfreeze}: each decides what is trained"
+    if config.quantize != "none":
+        if not config.lora_rank:
+            yield f"quantize={config.quantize} without lora_rank: what is in four bits is frozen, adapters are trained"
+        if config.framework == "fsdp":
+            yield f"quantize={config.quantize} and framework=fsdp: scales are not sharded with their weights; use ddp"
     if config.loading == "sharded":
         if config.lora_rank or config.osft_unfreeze is not None:
             yield "loading=sharded and lora_rank or osft_unfreeze: they are made out of whole weights"
@@ -67,6 +73,6 @@ def _conflicts(config: TrainConfig, device_type: str) -> Iterator[str]:
             yield f"attention={config.attention} and device=cpu: its kernels run on GPUs; use sdpa"
         if config.cpu_offload:
             yield "cpu_offload and device=cpu: everything is in the host's memory already"
-    for extra in _EXTRAS:
-        if getattr(config, extra) and not find_spec(extra):
-            yield f"{extra} and this environment: the extra package {extra} is not installed"
+    for option, package in _EXTRAS.items():
+        if getattr(config, option) not in (False, "none") and not find_spec(package):
+            yield f"{option} and this environment: the extra package {package} is not installed"

@@ -14,6 +14,8 @@ def config(**changes):
 
 CONFLICTS = [
     ({"lora_rank": 4, "osft_unfreeze": 0.0}, "cpu", ("lora_rank=4", "osft_unfreeze=0.0")),
+    ({"quantize": "nf4"}, "cpu", ("quantize=nf4", "lora_rank")),
+    ({"quantize": "nf4", "lora_rank": 4}, "cpu", ("quantize=nf4", "framework=fsdp")),
     ({"loading": "sharded", "lora_rank": 4}, "cpu", ("loading=sharded", "lora_rank")),
     ({"loading": "sharded", "osft_unfreeze": 0.5}, "cpu", ("loading=sharded", "osft_unfreeze")),
     ({"loading": "sharded"}, "cpu", ("loading=sharded", "model=m")),
@@ -68,8 +70,17 @@ def test_what_goes_together(changes, device_type):
     check_options_compatible(config(**changes), device_type)
 
 
-@pytest.mark.parametrize("extra", ["tensorboard", "wandb"])
-def test_extras_that_are_absent(monkeypatch, extra):
-    monkeypatch.setattr(options, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=f"the extra package {extra} is not installed"):
-        check_options_compatible(config(**{extra: True}), "cpu")
+@pytest.mark.parametrize(
+    "changes, package",
+    [
+        ({"tensorboard": True}, "tensorboard"),
+        ({"wandb": True}, "wandb"),
+        ({"quantize": "nf4", "lora_rank": 4, "framework": "ddp"}, "bitsandbytes"),
+    ],
+)
+def test_extras(monkeypatch, changes, package):
+    monkeypatch.setattr(options, "find_spec", lambda name: name)
+    check_options_compatible(config(**changes), "cpu")
+    monkeypatch.setattr(options, "find_spec", lambda name: None if name == package else name)
+    with pytest.raises(ValueError, match=f"the extra package {package} is not installed"):
+        check_options_compatible(config(**changes), "cpu")

@@ -13,6 +13,7 @@ from trainers.checkpoint.safetensors_loading import load_safetensors
 from trainers.data.collator import collate_packed, collate_padded
 from trainers.data.minibatch import Minibatch, Sample
 from trainers.lora.adapters import add_lora
+from trainers.lora.quantization import quantize_nf4
 from trainers.models.activation_memory import blocks_to_checkpoint
 from trainers.models.align import align, num_rows
 from trainers.models.blocks import checkpoint_blocks, compile_blocks, transformer_blocks
@@ -54,6 +55,8 @@ def set_up_model(
     use_loss(model, config.loss)
     model.train()
     trained: nn.Module = model
+    if config.quantize == "nf4":
+        quantize_nf4(model, compute_dtype)
     if config.lora_rank:
         trained = add_lora(
             model,
