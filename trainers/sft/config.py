@@ -33,7 +33,7 @@ class TrainConfig(BaseModel):
 
     model: Path = Field(description="Folder of a transformers model. With config.json alone, weights are drawn.")
     data: Path = Field(
-        description="JSONL file, lines with input_ids and labels or with messages; or .npy of pretraining blocks."
+        description="JSONL, lines with input_ids and labels or with messages; .arrow of the former; .npy of blocks."
     )
     output: Path = Field(description="Folder of the run: configuration, metrics, states, models.")
     tokenizer: Path | None = Field(None, description="Folder of the tokenizer. Default: the model's.")

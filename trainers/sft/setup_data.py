@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from trainers.data.arrow_dataset import ArrowDataset
 from trainers.data.dataset import SampleDataset, split_validation
 from trainers.data.jsonl_dataset import JsonlDataset
 from trainers.data.loader import BatchLoader, get_data_loader
@@ -21,6 +22,8 @@ def read_data(config: TrainConfig, pad_token_id: int) -> tuple[SampleDataset, Sa
     def read(path: Path) -> SampleDataset:
         if path.suffix == ".npy":
             return PretrainingBlocks(path, pad_token_id)
+        if path.suffix == ".arrow":
+            return ArrowDataset(path, config.max_seq_len)
         return JsonlDataset(path, config.max_seq_len, config.on_bad_line)
 
     data = read(config.data)
