@@ -7,7 +7,7 @@ from testing.tolerances.tolerances import assert_close
 from trainers.lora import quantization
 from trainers.lora.adapters import add_lora, merged_tensors
 from trainers.lora.quantization import dense_state, is_quantised, quantize_nf4
-from trainers.optim.optim_cases import backward
+from testing.tiny_models.training import backward
 from trainers.optim.optimizer import build_optimizer
 
 
