@@ -19,6 +19,8 @@ WARNING_FILTERS = (
     "ignore:TensorFloat32 tensor cores for float32 matrix multiplication available:UserWarning",
     # torch's compiler, when it is loaded: parts of torch itself use what torch has deprecated.
     "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",
+    # DeepSpeed: collectives by the names that they have in every torch that it supports.
+    "ignore:`torch.distributed.(all_gather_into|reduce_scatter)_tensor` is deprecated:FutureWarning",
 )
 
 # No dependency, so imported by name: only tests that use it have it, and pay for it.

@@ -83,7 +83,10 @@ class TrainConfig(BaseModel):
     osft_targets: tuple[str, ...] | None = Field(None, description="Ends of names of layers that OSFT splits.")
 
     # How it is computed.
-    framework: Literal["fsdp", "ddp"] = Field("fsdp", description="Shard the model over ranks, or copy it to each.")
+    framework: Literal["fsdp", "ddp", "deepspeed"] = Field(
+        "fsdp", description="Shard the model over ranks (fsdp, deepspeed), or copy it to each."
+    )
+    zero_stage: Literal[2, 3] | None = Field(None, description="Of deepspeed (extra: deepspeed). Default: 3.")
     ranks: PositiveInt | None = Field(None, description="Processes to start. Default: one per GPU; under torchrun its.")
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="Default: GPUs where there are some.")
     compute_dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Default: bfloat16 on GPUs.")

@@ -73,7 +73,7 @@ def check_against_reference(folder, worker, **changes):
 class TestRanks(DistributedTest):
     world_size = [1, 2, 4]
 
-    @pytest.mark.parametrize("framework", ["fsdp", "ddp"])
+    @pytest.mark.parametrize("framework", ["fsdp", "ddp", "deepspeed"])
     def test_loss_curve_of_a_plain_loop(self, tmp_path, framework):
         check_against_reference(tmp_path, worker_of_test(self.device), framework=framework)
 

@@ -40,13 +40,14 @@ def _conflicts(config: TrainConfig, device_type: str) -> Iterator[str]:
             yield f"loading=sharded and model={config.model}: it has no safetensors to read"
     if config.optimizer == "muon" and config.osft_unfreeze == 0 and config.osft_targets is None:
         yield "optimizer=muon and osft_unfreeze=0.0: the matrices that Muon trains are frozen"
-    if config.framework == "ddp":
+    if config.framework != "fsdp":
         if config.loading == "sharded":
-            yield "framework=ddp and loading=sharded: each copy of the model reads all weights"
+            yield f"framework={config.framework} and loading=sharded: each rank reads all weights"
         if config.cpu_offload:
-            yield "framework=ddp and cpu_offload: only fsdp offloads"
+            yield f"framework={config.framework} and cpu_offload: only fsdp offloads"
         if not config.reshard_after_forward:
-            yield "framework=ddp and reshard_after_forward=False: copies of the model are not sharded"
+            yield f"framework={config.framework} and reshard_after_forward=False: only fsdp keeps gathered weights"
+    yield from _conflicts_of_deepspeed(config)
     if config.validation_data and config.validation_fraction:
         yield "validation_data and validation_fraction: validate on one of them"
     scheduled = [
@@ -76,3 +77,20 @@ def _conflicts(config: TrainConfig, device_type: str) -> Iterator[str]:
     for option, package in _EXTRAS.items():
         if getattr(config, option) not in (False, "none") and not find_spec(package):
             yield f"{option} and this environment: the extra package {package} is not installed"
+
+
+def _conflicts_of_deepspeed(config: TrainConfig) -> Iterator[str]:
+    if config.framework != "deepspeed":
+        if config.zero_stage:
+            yield f"framework={config.framework} and zero_stage={config.zero_stage}: only deepspeed has stages"
+        return
+    if not find_spec("deepspeed"):
+        yield "framework=deepspeed and this environment: the extra package deepspeed is not installed"
+    if config.lora_rank:
+        yield f"framework=deepspeed and lora_rank={config.lora_rank}: it would round the frozen weights; use fsdp"
+    if config.osft_unfreeze is not None:
+        yield f"framework=deepspeed and osft_unfreeze={config.osft_unfreeze}: projections need gradients; use fsdp"
+    if config.optimizer == "muon":
+        yield "framework=deepspeed and optimizer=muon: it needs matrices, shards of ZeRO are flat; use fsdp"
+    if config.compile:
+        yield "framework=deepspeed and compile: blocks would be compiled around its hooks; use fsdp"

@@ -22,6 +22,7 @@ from trainers.models.load import distribute_from_rank0, empty_model, materialise
 from trainers.models.token_loss import use_loss
 from trainers.optim.osft import apply_osft
 from trainers.sft.config import TrainConfig
+from trainers.sft.deepspeed_framework import ZeroSharded
 from trainers.sft.frameworks import Framework, FullySharded, Replicated
 from trainers.sft.worker import Worker
 
@@ -45,7 +46,7 @@ def set_up_model(
     Raises:
         ValueError: if the model is not what it must be.
     """
-    compute_dtype = _compute_dtype(config, worker.device)
+    compute_dtype, deepspeed = _compute_dtype(config, worker.device), config.framework == "deepspeed"
     model, weights = _model(config, worker, tokenizer)
     if config.packing == "padded":
         model.set_attn_implementation("sdpa")
@@ -68,7 +69,7 @@ def set_up_model(
         )
     if config.osft_unfreeze is not None:
         apply_osft(model, config.osft_unfreeze, config.osft_targets)
-    if config.compile if config.compile is not None else worker.device.type == "cuda":
+    if config.compile if config.compile is not None else worker.device.type == "cuda" and not deepspeed:
         compile_blocks(trained)
     framework = _framework(config, worker, trained, compute_dtype)
     shards_device = torch.device("cpu") if config.cpu_offload else worker.device
@@ -101,9 +102,9 @@ def _model(
     config: TrainConfig, worker: Worker, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[PreTrainedModel, Mapping[str, Tensor] | None]:
     """Return the model and, if only rank 0's has values, the whole weights to distribute from there."""
-    # Copies, and what is made out of weights (factors, adapters), need them on every rank.
+    # Copies, and what is made out of weights (shards of ZeRO, factors, adapters), need them on every rank.
     everywhere = (
-        worker.world_size == 1 or config.framework == "ddp" or config.lora_rank or config.osft_unfreeze is not None
+        worker.world_size == 1 or config.framework != "fsdp" or config.lora_rank or config.osft_unfreeze is not None
     )
     sharded = config.loading == "sharded"
     full = not sharded and (everywhere or worker.rank == 0)
@@ -126,6 +127,8 @@ def _framework(config: TrainConfig, worker: Worker, model: nn.Module, compute_dt
         replicated = Replicated(model.to(worker.device), worker.mesh, compute_dtype)
         replicated.rehearse(lambda: loss_of(replicated, _minibatch(config, []), worker.device))
         return replicated
+    if config.framework == "deepspeed":
+        return ZeroSharded(model, worker.mesh, compute_dtype, config.zero_stage or 3)
     return FullySharded(
         model,
         worker.mesh,
@@ -141,7 +144,7 @@ def _checkpoint(config: TrainConfig, worker: Worker, model: nn.Module, framework
         count = len(transformer_blocks(model))
     elif asked != "auto":
         count = asked
-    elif worker.device.type == "cuda":
+    elif worker.device.type == "cuda" and config.framework != "deepspeed":
         limit = (config.memory_limit_gb or 0) * 1e9 or 0.9 * torch.cuda.get_device_properties(
             worker.device
         ).total_memory
