@@ -98,6 +98,7 @@ class ZeroSharded:
             for group, parameters in zip(self._optimizer.param_groups, self._groups, strict=True)
         ]
         optimizer = Optimizer(groups, {})
+        self._link_moments()
         for flat, state in list(self._optimizer.state.items())[:1]:  # (the others' are alike)
             for parameter in (parameter for parameters in self._groups for parameter in parameters):
                 optimizer.state[shares[parameter]] = {
@@ -113,12 +114,11 @@ class ZeroSharded:
         state = next(iter(optimizer.state.values()), {})
         moments = [key for key, value in state.items() if isinstance(value, DTensor)]
         zero = self._engine.optimizer
-        for flat in zero.single_partition_of_fp32_groups if self._stage == 2 else zero.fp32_partitioned_groups_flat:
+        for flat in zero.fp32_partitioned_groups_flat if self._stage == 3 else zero.single_partition_of_fp32_groups:
             self._optimizer.state[flat] = {
                 key: torch.zeros_like(flat) if key in moments else value.clone() for key, value in state.items()
             }
-        if self._stage == 2:
-            zero._lazy_init_hp_params_optimizer_state()  # (as after a step: moments are found by parameter)
+        self._link_moments()
         shares = all_tensors(model)
         for name, parameter in self._tensors().items():
             share = shares[name]
@@ -144,6 +144,13 @@ class ZeroSharded:
 
     def _tensors(self) -> dict[str, Tensor]:
         return without_aliases(all_tensors(self._model))
+
+    def _link_moments(self) -> None:
+        """Let stage 2 find moments by parameter; itself it does so after the first group's first step only."""
+        zero = self._engine.optimizer
+        if self._stage == 2:
+            for parameters, flat in zip(zero.bit16_groups, zero.single_partition_of_fp32_groups, strict=True):
+                self._deepspeed.utils.lazy_init_hp_params_optimizer_state(parameters, flat, self._optimizer.state)
 
     def _whole(self, parameter: Tensor, key: str | None = None) -> Tensor:
         """The fp32 weight of a parameter or, by its key, a moment."""

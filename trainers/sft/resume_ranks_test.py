@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from testing.distributed.case import DistributedTest
 from trainers.sft.loop import train
-from trainers.sft.sft_cases import Listener, config_of, worker_of_test, write_case
+from trainers.sft.sft_cases import Listener, config_of, weights_of, worker_of_test, write_case
 
 WAYS = {
     "fsdp": {},
@@ -19,10 +19,6 @@ WAYS = {
 }
 
 
-def models_of(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))}
-
-
 def check_from_every_step(folder, worker, **changes):
     if worker.rank == 0:
         write_case(folder)
@@ -31,7 +27,7 @@ def check_from_every_step(folder, worker, **changes):
     whole = Listener()
     train(config, worker, [whole])
     assert [step for kind, step in whole.saves if kind == "state"] == [1, 2, 3, 4, 5, 6]
-    expected = models_of(folder / "output/models")
+    expected = weights_of(folder / "output/models")
     for step in range(1, 6):
         again = folder / f"from-{step}"
         if worker.rank == 0:
@@ -42,7 +38,7 @@ def check_from_every_step(folder, worker, **changes):
         train(config.model_copy(update={"output": again, "save_every_steps": None}), worker, [listener])
         assert listener.resumed_at == step
         assert listener.losses == whole.losses[step:]
-        assert models_of(again / "models") == expected, f"from step {step}"
+        assert weights_of(again / "models") == expected, f"from step {step}"
 
 
 class TestResume(DistributedTest):

@@ -124,3 +124,8 @@ def whole_parameters(model: nn.Module) -> dict[str, Tensor]:
         .clone()
         for name, parameter in model.named_parameters()
     }
+
+
+def weights_of(folder: Path) -> dict[str, bytes]:
+    """Return the contents of all files of weights in a folder, by name."""
+    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))}
