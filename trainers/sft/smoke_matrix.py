@@ -8,8 +8,6 @@ from typing import Any
 from trainers.sft.config import TrainConfig
 from trainers.sft.options import check_options_compatible
 
-FRAMEWORKS = ("fsdp", "ddp")
-
 FEATURES: Mapping[str, Mapping[str, Any]] = {
     "lora": {"lora_rank": 2},
     "osft": {"osft_unfreeze": 0.5},
@@ -22,6 +20,7 @@ FEATURES: Mapping[str, Mapping[str, Any]] = {
     "muon": {"optimizer": "muon"},
     "keeps weights": {"reshard_after_forward": False},
     "cpu_offload": {"cpu_offload": True},
+    "zero2": {"zero_stage": 2},
 }
 """Options by name."""
 
@@ -48,33 +47,28 @@ def refusal(combination: Combination, device_type: str) -> str | None:
     return None
 
 
-def singles(device_type: str) -> list[Combination]:
-    """Return each framework alone and with each feature that it takes."""
-    return [each for each in _alone() if not refusal(each, device_type)]
+def singles(framework: str, device_type: str) -> list[Combination]:
+    """Return a framework alone and with each feature that it takes."""
+    return [each for each in _alone(framework) if not refusal(each, device_type)]
 
 
-def refused_singles(device_type: str) -> dict[Combination, str]:
+def refused_singles(framework: str, device_type: str) -> dict[Combination, str]:
     """Return the others, with the reasons."""
-    return {each: reason for each in _alone() if (reason := refusal(each, device_type))}
+    return {each: reason for each in _alone(framework) if (reason := refusal(each, device_type))}
 
 
-def refused_pairs(device_type: str) -> dict[Combination, str]:
+def refused_pairs(framework: str, device_type: str) -> dict[Combination, str]:
     """Return, with the reasons, pairs of features that a framework takes alone but not together."""
-    return {
-        each: reason
-        for framework in FRAMEWORKS
-        for each in _pairs(framework, device_type)
-        if (reason := refusal(each, device_type))
-    }
+    return {each: reason for each in _pairs(framework, device_type) if (reason := refusal(each, device_type))}
 
 
-def covering(device_type: str) -> list[Combination]:
+def covering(framework: str, device_type: str) -> list[Combination]:
     """Return few large combinations, such that any two features that go together are together in one of them."""
-    return [each for framework in FRAMEWORKS for each in _covering(framework, device_type)]
+    return list(_covering(framework, device_type))
 
 
-def _alone() -> list[Combination]:
-    return [(framework, *feature) for framework in FRAMEWORKS for feature in [(), *combinations(FEATURES, 1)]]
+def _alone(framework: str) -> list[Combination]:
+    return [(framework, *feature) for feature in [(), *combinations(FEATURES, 1)]]
 
 
 def _pairs(framework: str, device_type: str) -> list[Combination]:
