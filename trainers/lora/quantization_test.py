@@ -3,11 +3,11 @@ import torch
 from bitsandbytes.functional import get_4bit_type
 
 from testing.tiny_models.models import VOCABULARY, tiny_model
+from testing.tiny_models.training import backward
 from testing.tolerances.tolerances import assert_close
 from trainers.lora import quantization
 from trainers.lora.adapters import add_lora, merged_tensors
 from trainers.lora.quantization import dense_state, is_quantised, quantize_nf4
-from testing.tiny_models.training import backward
 from trainers.optim.optimizer import build_optimizer
 
 

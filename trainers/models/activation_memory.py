@@ -1,6 +1,7 @@
 """How many blocks must compute their activations anew so that a training fits into a GPU's memory."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +27,16 @@ def blocks_to_checkpoint(model: nn.Module, run: Callable[[], Tensor], limit_byte
         0 to all blocks: the first so many are to be given to `checkpoint_blocks`.
     """
     blocks = transformer_blocks(model)
-    kept: list[int] = []
     before: list[int] = []
+    after: list[tuple[int, int]] = []  # and the bytes of the block's output
+
+    def measure_after(module: nn.Module, args: Any, output: Any) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        after.append((torch.cuda.memory_allocated(), hidden.nbytes))
+
     handles = [
         blocks[-1].register_forward_pre_hook(lambda *_: before.append(torch.cuda.memory_allocated()), prepend=False),
-        blocks[-1].register_forward_hook(lambda *_: kept.append(torch.cuda.memory_allocated()), prepend=True),
+        blocks[-1].register_forward_hook(measure_after, prepend=True),
     ]
     base = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -41,12 +47,15 @@ def blocks_to_checkpoint(model: nn.Module, run: Callable[[], Tensor], limit_byte
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()  # (a forward pass alone leaves gathered weights in place of the parameters)
-    of_block = kept[0] - before[0]
+    ((end, of_hidden),) = after
+    of_block = end - before[0]
+    # A block that is computed anew keeps its input and what attention returned, each of the size of its output.
+    saved = of_block - 2 * of_hidden
     trained = sum(_local_bytes(parameter) for parameter in model.parameters() if parameter.requires_grad)
-    # Gradient and two moments of each trained parameter, what is outside of the blocks, and a block that is computed
-    # anew with its gradients: twice what it keeps.
-    rest = base + 3 * trained + (all_kept - len(blocks) * of_block) + 2 * of_block
-    room = int((limit_bytes * (1 - _SLACK) - rest) // of_block)
+    # Gradient and two moments of each trained parameter, what is kept in any case, and a block that is computed anew
+    # with its gradients: twice what it keeps.
+    rest = base + 3 * trained + (all_kept - len(blocks) * saved) + 2 * of_block
+    room = int((limit_bytes * (1 - _SLACK) - rest) // saved)
     return min(max(len(blocks) - room, 0), len(blocks))
 
 

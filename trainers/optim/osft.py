@@ -22,6 +22,7 @@ def apply_osft(
     unfreeze_ratio: float,
     patterns: Sequence[str] | None = None,
     group: ProcessGroup | None = None,
+    device: torch.device | None = None,
 ) -> None:
     """Replace the matched linear layers by factored ones with the same weights; before ``fully_shard``, collective.
 
@@ -35,13 +36,15 @@ def apply_osft(
         unfreeze_ratio: share of the directions that are trained, from 0 to 1.
         patterns: ends of names of linear layers; default the projections of attention and MLP (projections.py).
         group: ranks that share the decompositions; default all.
+        device: where to decompose, and from where results are sent; default where the model is. NCCL's ranks need
+            their GPUs.
 
     Raises:
         ValueError: the ratio is out of range, nothing is matched, or a weight is sharded, not in fp32, on ``meta`` or
             not finite.
     """
     weights = {name: layer.weight for name, layer in find_projections(model, patterns).items()}
-    load_dense_weights(insert_osft_layers(model, unfreeze_ratio, patterns), weights, group)
+    load_dense_weights(insert_osft_layers(model, unfreeze_ratio, patterns), weights, group, device)
 
 
 def insert_osft_layers(

@@ -35,9 +35,7 @@ class TestState(DistributedTest):
         train(config, worker, [whole])
         if self.rank == 0:
             for name in ("again", "sharded"):
-                shutil.copytree(
-                    config.output / "states/step-0000000003", tmp_path / name / "states/step-0000000003"
-                )
+                shutil.copytree(config.output / "states/step-0000000003", tmp_path / name / "states/step-0000000003")
         dist.barrier()
         train(config.model_copy(update={"output": tmp_path / "again"}), worker, [again])
         assert again.resumed_at == 3 and again.losses == whole.losses[3:]

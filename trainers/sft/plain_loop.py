@@ -17,7 +17,7 @@ from trainers.sft.worker import Worker
 
 
 def reference_losses(folder: Path, config: TrainConfig) -> tuple[list[float], PreTrainedModel]:
-    """A loop as one would write it on one page: sample by sample, no packing, no sharding; return its losses and its model."""
+    """Train by a loop as one would write it on one page, sample by sample; return its losses and its model."""
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32, attn_implementation="eager")
     data = JsonlDataset(config.data)
     optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)

@@ -68,8 +68,9 @@ def set_up_model(
             seed=config.seed,
         )
     if config.osft_unfreeze is not None:
-        apply_osft(model, config.osft_unfreeze, config.osft_targets)
-    if config.compile if config.compile is not None else worker.device.type == "cuda" and not deepspeed:
+        apply_osft(model, config.osft_unfreeze, config.osft_targets, device=worker.device)
+    compiled = config.compile if config.compile is not None else worker.device.type == "cuda" and not deepspeed
+    if compiled:
         compile_blocks(trained)
     framework = _framework(config, worker, trained, compute_dtype)
     shards_device = torch.device("cpu") if config.cpu_offload else worker.device
@@ -80,7 +81,10 @@ def set_up_model(
         if worker.rank:
             materialise(trained, shards_device)
         distribute_from_rank0(trained, weights)
-    _checkpoint(config, worker, trained, framework)
+    count = _blocks_to_checkpoint(config, worker, trained, framework)
+    checkpoint_blocks(trained, count, compiled=compiled)
+    if count:
+        _log.info("%d of %d blocks compute their activations anew", count, len(transformer_blocks(trained)))
     return model, trained, framework
 
 
@@ -138,24 +142,19 @@ def _framework(config: TrainConfig, worker: Worker, model: nn.Module, compute_dt
     )
 
 
-def _checkpoint(config: TrainConfig, worker: Worker, model: nn.Module, framework: Framework) -> None:
+def _blocks_to_checkpoint(config: TrainConfig, worker: Worker, model: nn.Module, framework: Framework) -> int:
     asked = config.activation_checkpointing
     if asked == "full":
-        count = len(transformer_blocks(model))
-    elif asked != "auto":
-        count = asked
-    elif worker.device.type == "cuda" and config.framework != "deepspeed":
-        limit = (config.memory_limit_gb or 0) * 1e9 or 0.9 * torch.cuda.get_device_properties(
-            worker.device
-        ).total_memory
-        tokens = torch.zeros(config.max_tokens_per_rank, dtype=torch.int64)
-        largest = _minibatch(config, [{"input_ids": tokens, "labels": tokens}])
-        count = blocks_to_checkpoint(model, lambda: loss_of(framework, largest, worker.device), limit)
-    else:
-        count = 0
-    checkpoint_blocks(model, count)
-    if count:
-        _log.info("%d of %d blocks compute their activations anew", count, len(transformer_blocks(model)))
+        return len(transformer_blocks(model))
+    if asked != "auto":
+        return asked
+    if worker.device.type != "cuda" or config.framework == "deepspeed":
+        return 0
+    of_device = torch.cuda.get_device_properties(worker.device).total_memory
+    limit = config.memory_limit_gb * 1e9 if config.memory_limit_gb else 0.9 * of_device
+    tokens = torch.zeros(config.max_tokens_per_rank, dtype=torch.int64)
+    largest = _minibatch(config, [{"input_ids": tokens, "labels": tokens}])
+    return blocks_to_checkpoint(model, lambda: loss_of(framework, largest, worker.device), limit)
 
 
 def _minibatch(config: TrainConfig, samples: Sequence[Sample]) -> Minibatch:
