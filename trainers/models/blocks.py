@@ -1,6 +1,7 @@
 """The transformer blocks of a model: what is sharded, recomputed and compiled one by one."""
 
 from functools import partial
+from types import MethodType
 from typing import Any
 
 import torch
@@ -47,13 +48,8 @@ def checkpoint_blocks(model: nn.Module, count: int, *, compiled: bool = False) -
     if not 0 <= count <= len(blocks):
         raise ValueError(f"activation checkpointing of {count} blocks: the model has {len(blocks)}, choose 0 to that")
     for block in blocks[:count]:
-        # (inside of FSDP's hooks, which must not run again)
-        forward = partial(
-            checkpoint,
-            partial(type(block).forward, block),
-            use_reentrant=False,
-            context_fn=partial(create_selective_checkpoint_contexts, _keep_attention),
-        )
+        # (inside of FSDP's hooks, which must not run again; a method, so that the compiler sees that blocks are alike)
+        forward = MethodType(_forward_anew, block)
         block.forward = torch.compile(forward, dynamic=True) if compiled else forward
 
 
@@ -61,6 +57,16 @@ def compile_blocks(model: nn.Module) -> None:
     """Compile each block with torch.compile, once for any number of tokens. Call it before `checkpoint_blocks`."""
     for block in transformer_blocks(model):
         block.forward = torch.compile(block.forward, dynamic=True)
+
+
+def _forward_anew(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    return checkpoint(
+        lambda *args, **kwargs: type(block).forward(block, *args, **kwargs),
+        *args,
+        use_reentrant=False,
+        context_fn=partial(create_selective_checkpoint_contexts, _keep_attention),
+        **kwargs,
+    )
 
 
 def _keep_attention(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

@@ -16,6 +16,7 @@ from trainers.sft.sft_cases import Listener, config_of, mean_loss, worker_of_tes
 
 class TestQuantised(DistributedTest):
     world_size = [1, 2]
+    timeout = 180  # (compiles on a GPU)
 
     def test_whole_training(self, tmp_path):
         worker, whole, resumed = worker_of_test(self.device), Listener(), Listener()

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -19,7 +19,7 @@ from trainers.data.jsonl_dataset import JsonlDataset
 from trainers.data.minibatch import IGNORE_INDEX
 from trainers.sft.callbacks import Callback, Record
 from trainers.sft.config import TrainConfig
-from trainers.sft.worker import Worker
+from trainers.sft.worker import Worker, backends_for
 
 LENGTHS = [9, 2, 17, 5, 30, 11, 23, 8, 4, 14, 6, 19, 3]
 """Of the samples: uneven, and so many that the last batch of an epoch is short."""
@@ -69,11 +69,12 @@ def mean_loss(model: PreTrainedModel, data: Path) -> Tensor:
 
 def worker_of_test(device: torch.device) -> Worker:
     """Return the worker of a rank whose process group is there already."""
+    group = dist.new_group(backend=backends_for(device.type))
     return Worker(
         dist.get_rank(),
         dist.get_world_size(),
         device,
-        init_device_mesh(device.type, (dist.get_world_size(),), mesh_dim_names=("dp",)),
+        DeviceMesh.from_group(group, device.type, mesh_dim_names=("dp",)),
         dist.new_group(backend="gloo"),
     )
 

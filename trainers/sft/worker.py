@@ -54,13 +54,19 @@ def joined(device: str) -> Iterator[Worker]:
         if local_rank >= torch.cuda.device_count():
             raise ValueError(f"local rank {local_rank} has no GPU of its own: there are {torch.cuda.device_count()}")
         torch.cuda.set_device(here)
-    dist.init_process_group(backend_for(here.type), device_id=here if here.type == "cuda" else None)
+    dist.init_process_group(backends_for(here.type), device_id=here if here.type == "cuda" else None)
     try:
         world_size = dist.get_world_size()
         mesh = init_device_mesh(here.type, (world_size,), mesh_dim_names=("dp",))
         yield Worker(dist.get_rank(), world_size, here, mesh, dist.new_group(backend="gloo"))
     finally:
         dist.destroy_process_group()
+
+
+def backends_for(device_type: str) -> str:
+    """Backends of a training's process group: a GPU's ranks also send what is offloaded to their CPUs."""
+    backend = backend_for(device_type)
+    return backend if device_type == "cpu" else f"cpu:{backend_for('cpu')},{device_type}:{backend}"
 
 
 def hardware_of(device: str) -> str:
