@@ -15,7 +15,7 @@ def import_pyarrow() -> Any:
         ValueError: if it is not installed.
     """
     try:
-        import pyarrow.ipc  # keep: an extra
+        import pyarrow.ipc  # type: ignore[import-untyped]  # keep: an extra
     except ModuleNotFoundError as error:
         raise ValueError(
             "Arrow files need the extra package pyarrow, which is not installed: install it, or use JSONL"
@@ -26,7 +26,7 @@ def import_pyarrow() -> Any:
 def encode_arrow(samples: Sequence[Sample]) -> bytes:
     """Return samples as a record batch, for `arrow_writer`, perhaps of another process."""
     arrow = import_pyarrow()
-    columns = [[sample[name] for sample in samples] for name in _schema().names]
+    columns = [[sample["input_ids"] for sample in samples], [sample["labels"] for sample in samples]]
     batch: bytes = arrow.record_batch(columns, schema=_schema()).serialize().to_pybytes()
     return batch
 

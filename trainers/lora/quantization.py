@@ -35,7 +35,7 @@ def quantize_nf4(model: PreTrainedModel, compute_dtype: torch.dtype) -> None:
             "quantize=nf4 needs the extra package bitsandbytes, which is not installed: install it, or train LoRA "
             "without quantize"
         )
-    from bitsandbytes.nn import Linear4bit, Params4bit  # keep: an extra
+    from bitsandbytes.nn.modules import Linear4bit, Params4bit  # keep: an extra
 
     for name, layer in find_projections(model).items():
         if isinstance(layer, Conv1D):
@@ -47,10 +47,13 @@ def quantize_nf4(model: PreTrainedModel, compute_dtype: torch.dtype) -> None:
                 f"{name} of {type(model).__name__} has {layer.in_features} inputs, no multiple of the {_BLOCK} weights "
                 "that share a scale: train LoRA without quantize"
             )
-        quantised = Linear4bit(layer.in_features, layer.out_features, compute_dtype=compute_dtype, device="meta")
+        quantised: Any = Linear4bit(  # type: ignore[no-untyped-call]
+            layer.in_features, layer.out_features, compute_dtype=compute_dtype, device="meta"
+        )
         # (on some CPUs, evaluation would otherwise repack weights so that training cannot go on with them)
         quantised.support_avx512bf16_for_cpu = False
-        quantised.weight = Params4bit(layer.weight.detach(), quant_type="nf4").to(layer.weight.device)
+        weight: Any = Params4bit(layer.weight.detach(), quant_type="nf4")
+        quantised.weight = weight.to(layer.weight.device)
         quantised.weight.quant_state.dtype = compute_dtype
         quantised.bias = layer.bias
         quantised.register_state_dict_post_hook(_leave_out)
