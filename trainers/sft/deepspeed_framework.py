@@ -111,7 +111,7 @@ class ZeroSharded:
         """Take over what `state` returned, after a full state was loaded into it; a collective."""
         for group, saved in zip(self._optimizer.param_groups, optimizer.param_groups, strict=True):
             group.update({key: value for key, value in saved.items() if key != "params"})
-        state = next(iter(optimizer.state.values()), {})
+        state: dict[str, Tensor] = next(iter(optimizer.state.values()), {})
         moments = [key for key, value in state.items() if isinstance(value, DTensor)]
         zero = self._engine.optimizer
         for flat in zero.fp32_partitioned_groups_flat if self._stage == 3 else zero.single_partition_of_fp32_groups:
@@ -123,7 +123,7 @@ class ZeroSharded:
         for name, parameter in self._tensors().items():
             share = shares[name]
             if isinstance(share, DTensor):
-                whole = share.detach().full_tensor()
+                whole = share.full_tensor().detach()
                 with self._deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
                     parameter.data.copy_(whole)
                 self._set_whole(parameter, whole)
@@ -163,8 +163,9 @@ class ZeroSharded:
         return whole
 
     def _share(self, parameter: Tensor, key: str | None = None) -> DTensor:
-        share = distribute_tensor(self._whole(parameter, key), self._mesh, [Shard(0)], src_data_rank=None)
-        return share.clone()  # (a view would keep the whole)
+        share = distribute_tensor(self._whole(parameter, key), self._mesh, [Shard(0)], src_data_rank=None).clone()
+        assert isinstance(share, DTensor)
+        return share  # (no view, which would keep the whole)
 
     def _set_whole(self, parameter: Any, value: Tensor, key: str | None = None) -> None:
         """Set what `_whole` returns."""

@@ -79,6 +79,7 @@ def test_what_goes_together(changes, device_type):
         ({"tensorboard": True}, "tensorboard"),
         ({"wandb": True}, "wandb"),
         ({"quantize": "nf4", "lora_rank": 4, "framework": "ddp"}, "bitsandbytes"),
+        ({"framework": "deepspeed"}, "deepspeed"),
     ],
 )
 def test_extras(monkeypatch, changes, package):

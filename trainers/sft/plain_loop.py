@@ -1,5 +1,6 @@
 """The training that every way of sharing and computing must amount to: a plain loop, sample by sample, on one rank."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from testing.tolerances.tolerances import assert_close
 from trainers.data.jsonl_dataset import JsonlDataset
+from trainers.data.minibatch import IGNORE_INDEX
 from trainers.data.sampler import EpochSampler
 from trainers.sft.config import TrainConfig
 from trainers.sft.loop import train
@@ -22,16 +24,17 @@ def reference_losses(folder: Path, config: TrainConfig) -> tuple[list[float], Pr
     data = JsonlDataset(config.data)
     optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
     steps = 2 * -(-len(data) // config.batch_size)
-    losses = []
+    losses: list[float] = []
     for epoch in range(2):
         order = list(EpochSampler(len(data), config.seed, epoch))
         for start in range(0, len(order), config.batch_size):
             samples = [data[index] for index in order[start : start + config.batch_size]]
-            counted = sum(int((sample["labels"][1:] != -100).sum()) for sample in samples)
+            pairs = [(torch.as_tensor(each["input_ids"]), torch.as_tensor(each["labels"])[1:]) for each in samples]
+            counted = sum(int((labels != IGNORE_INDEX).sum()) for _, labels in pairs)
             total = 0.0
-            for sample in samples:
-                logits = model(input_ids=sample["input_ids"][None]).logits[0, :-1]
-                loss = torch.nn.functional.cross_entropy(logits, sample["labels"][1:], reduction="sum")
+            for input_ids, labels in pairs:
+                logits = model(input_ids=input_ids[None]).logits[0, :-1]
+                loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
                 (loss / counted).backward()
                 total += float(loss.detach())
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -59,4 +62,4 @@ def check_against_reference(folder: Path, worker: Worker, **changes: Any) -> Non
     assert saved.config.use_cache  # (what training needs is not what a model is saved with)
     for (name, actual), wanted in zip(saved.named_parameters(), model.parameters(), strict=True):
         # (Adam divides by the root of squares: where gradients are rounding, updates are noise of the same size)
-        torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=2e-5, msg=partial("{}: {}".format, name))
