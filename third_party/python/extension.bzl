@@ -25,7 +25,7 @@ python = module_extension(
     },
 )
 
-def _make_hub(mctx, name, tags, edges, unavailable, bases):
+def _make_hub(mctx, name, tags, edges, sources, unavailable, bases):
     """Declares the wheels of a hub's locks and the hub; returns {dist: requirement} of its CPU lock."""
     branches = {}
     requirements = {}
@@ -53,6 +53,7 @@ def _make_hub(mctx, name, tags, edges, unavailable, bases):
                     dist = row.name,
                     python_version = tag.python_version,
                     requirement = row.requirement,
+                    source = dist in sources,
                     version = row.version,
                 )
             branches.setdefault(dist, {})[_condition(tag.accelerator)] = label
@@ -67,17 +68,20 @@ def _make_hub(mctx, name, tags, edges, unavailable, bases):
 def _pip_impl(mctx):
     hubs = {}
     edges = {}
+    sources = {}
     unavailable = {}
     for module in mctx.modules:
         for tag in module.tags.lock:
             hubs.setdefault(tag.hub, []).append(tag)
         for tag in module.tags.edge:
             edges.setdefault(tag.hub, {}).setdefault(tag.dist, []).append(tag.dep)
+        for tag in module.tags.source:
+            sources.setdefault(tag.hub, []).append(tag.dist)
         for tag in module.tags.unavailable:
             unavailable.setdefault(tag.hub, {})[tag.accelerator] = tag.reason
     bases = {}
     for name, tags in hubs.items():
-        bases[name] = _make_hub(mctx, name, tags, edges.get(name, {}), unavailable.get(name, {}), bases)
+        bases[name] = _make_hub(mctx, name, tags, edges.get(name, {}), sources.get(name, []), unavailable.get(name, {}), bases)
 
 pip = module_extension(
     implementation = _pip_impl,
@@ -99,6 +103,13 @@ pip = module_extension(
                 "python_version": attr.string(default = "3.11"),
             },
             doc = "One locked requirements file; several of a hub are told apart by accelerator.",
+        ),
+        "source": tag_class(
+            attrs = {
+                "dist": attr.string(mandatory = True),
+                "hub": attr.string(mandatory = True),
+            },
+            doc = "A distribution that has no wheel: it is built on this machine, with the newest setuptools.",
         ),
         "unavailable": tag_class(
             attrs = {

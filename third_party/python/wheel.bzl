@@ -43,7 +43,9 @@ def _install(rctx):
 
     # `==2.13.0` also matches a 2.13.0+cpu that some index holds; `===` does not.
     rctx.file("requirement.txt", rctx.attr.requirement.replace("==", "===", 1) + "\n", executable = False)
-    command = [uv, "pip", "install", "--quiet", "--no-config", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+    command = [uv, "pip", "install", "--quiet", "--no-config", "--no-deps", "--require-hashes"]
+    if not rctx.attr.source:
+        command.append("--only-binary=:all:")
 
     # Hashes are locked, so it is safe to take a file from whichever of the configured indexes has it.
     command += ["--index-strategy=unsafe-best-match", "--python", python.path]
@@ -96,6 +98,7 @@ wheel = repository_rule(
         "dist": attr.string(),
         "python_version": attr.string(),
         "requirement": attr.string(doc = "The locked line with its hashes."),
+        "source": attr.bool(doc = "Published as source alone: built here."),
         "version": attr.string(),
         "_finish": attr.label(default = "//third_party/python:finish_wheel.py"),
     },
