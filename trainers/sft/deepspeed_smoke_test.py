@@ -23,7 +23,7 @@ def test_all_pairs_of_the_rest_are_run():
 
 
 class TestAlone(WholeRuns):
-    world_size = [1, 4]
+    world_size = 4
 
     def test_whole_run(self, tmp_path, subtests):
         self.check(tmp_path, subtests, [("deepspeed",)])
