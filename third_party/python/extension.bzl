@@ -109,7 +109,7 @@ pip = module_extension(
                 "dist": attr.string(mandatory = True),
                 "hub": attr.string(mandatory = True),
             },
-            doc = "A distribution that has no wheel: it is built on this machine, with the newest setuptools.",
+            doc = "A distribution that has no wheel: it is built here, with the newest setuptools.",
         ),
         "unavailable": tag_class(
             attrs = {
