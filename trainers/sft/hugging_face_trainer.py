@@ -2,8 +2,9 @@
 
     python -m trainers.sft.hugging_face_trainer CONFIG.json
 
-Fields of the file: ``model``, a folder; ``rows``, a file of `torch.save` with a list of microbatches, each a list of
-samples; ``output``, a folder; ``arguments``, further ones of ``TrainingArguments``; ``attention``, the implementation.
+Fields of the file: ``model``, a folder with tokenizer; ``rows``, a file of `torch.save` with a list of microbatches,
+each a list of samples; ``output``, a folder; ``arguments``, further ones of ``TrainingArguments``; ``attention``, the
+implementation.
 
 Weights are fp32, with ``bf16`` computed under autocast. The samples of a microbatch are laid end to end without padding
 (``DataCollatorWithFlattening``) with their bounds for flash attention. ``losses.jsonl`` in the output folder gets the
@@ -19,6 +20,7 @@ import torch
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import (
     AutoModelForCausalLM,
+    AutoTokenizer,
     DataCollatorWithFlattening,
     Trainer,
     TrainerCallback,
@@ -76,6 +78,7 @@ def fine_tune(
         AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation=attention),
         TrainingArguments(output, **{**defaults, **(arguments or {})}),
         data_collator=collate,
+        processing_class=AutoTokenizer.from_pretrained(model),
         train_dataset=torch.load(rows),
         callbacks=[Losses(Path(output) / "losses.jsonl")],
     )

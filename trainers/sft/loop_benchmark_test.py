@@ -1,10 +1,12 @@
 """Tokens per second of our loop beside mini_trainer's, each with its own data loader, on the shipped conversations.
 
-One process with one thread for operators. Times are CPU times, so that other programs do not count, and differences
-between a longer and a shorter training, so that set-up, the first steps and the saves at the end do not.
+All trainings run in one process with one thread for operators, in rounds, so that no side has the quieter machine.
+Times are CPU times, so that other programs do not count, from the end of the third optimizer step to the end of the
+last one, so that set-up, compilation and the saves at the end do not.
 """
 
 import json
+import statistics
 import time
 from pathlib import Path
 from unittest import mock
@@ -18,6 +20,7 @@ from mini_trainer.train import TrainingMode
 from mini_trainer.train import train as their_train
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import get_scheduler
 
 from testing.distributed.launch import launch_procs
@@ -26,29 +29,35 @@ from trainers.data.preparation import prepare
 from trainers.models.load import read_model
 from trainers.sft.config import TrainConfig
 from trainers.sft.loop import train
-from trainers.sft.sft_cases import worker_of_test
+from trainers.sft.metrics import JsonlMetrics
+from trainers.sft.sft_cases import Listener, worker_of_test
 
 MODEL = Path(__file__).parent / "example/tiny_llama"
-STEPS = 3, 15
+STEPS, SKIPPED = 11, 3
+ROUNDS = 3
 BATCH_SIZE = 64
 TOKENS = 4096
 
 
-def ours(data: Path, folder: Path, steps: int, **options) -> int:
+def ours(data: Path, folder: Path, **options) -> list[int]:
+    """Train; return the tokens of each step."""
+    folder.mkdir(parents=True)
     config = TrainConfig(
         model=MODEL,
         tokenizer=EXAMPLE,
         data=data,
         output=folder,
-        steps=steps,
+        steps=STEPS,
         batch_size=BATCH_SIZE,
         max_tokens_per_rank=TOKENS,
         **options,
     )
-    return train(config, worker_of_test(torch.device("cpu"))).progress.tokens
+    listener = Listener()
+    train(config, worker_of_test(torch.device("cpu")), [JsonlMetrics(folder), listener])
+    return [record["batch_tokens"] for record in listener.steps]
 
 
-def theirs(data: Path, folder: Path, steps: int, dtype: torch.dtype, recompute: bool) -> int:
+def theirs(data: Path, folder: Path, dtype: torch.dtype, recompute: bool) -> list[int]:
     """Their sharding, loader and loop. They are made for GPUs in bf16: told otherwise here are device and dtype."""
     folder.mkdir(parents=True)
     changes = {
@@ -65,7 +74,7 @@ def theirs(data: Path, folder: Path, steps: int, dtype: torch.dtype, recompute: 
     ):
         model = their_setup.wrap_fsdp2(read_model(MODEL))
         optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5, betas=(0.9, 0.95), weight_decay=0.0)
-        schedule = get_scheduler("cosine", optimizer, num_warmup_steps=0, num_training_steps=steps)
+        schedule = get_scheduler("cosine", optimizer, num_warmup_steps=0, num_training_steps=STEPS)
         loader, _ = get_data_loader(str(data), BATCH_SIZE, TOKENS, 0, rank=0, world_size=1)
         their_train(
             model,
@@ -76,13 +85,13 @@ def theirs(data: Path, folder: Path, steps: int, dtype: torch.dtype, recompute: 
             None,
             str(MODEL),
             training_mode=TrainingMode.STEP,
-            max_steps=steps,
+            max_steps=STEPS,
         )
     records: list[str] = []
-    while len(records) < steps:  # (a thread of theirs writes them)
+    while len(records) < STEPS:  # (a thread of theirs writes them)
         time.sleep(0.01)
         records = (folder / "training_metrics_0.jsonl").read_text().splitlines()
-    return sum(int(json.loads(record)["num_total_tokens"]) for record in records)
+    return [int(json.loads(record)["num_total_tokens"]) for record in records]
 
 
 VARIANTS = {
@@ -97,15 +106,19 @@ VARIANTS = {
 }
 
 
-def tokens_and_seconds(variant: str, data: Path, folder: Path) -> list[tuple[int, float]]:
+def measure(data: Path, folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Tokens and CPU seconds of each variant in each round."""
     torch.set_num_threads(1)
-    train_it, options = VARIANTS[variant]
-    results = []
-    for steps in STEPS:
-        start = time.process_time()
-        tokens = train_it(data, folder / f"{steps} steps", steps, **options)
-        results.append((tokens, time.process_time() - start))
-    return results
+    ends: list[float] = []
+    register_optimizer_step_post_hook(lambda *_: ends.append(time.process_time()))
+    measured: dict[str, list[tuple[int, float]]] = {variant: [] for variant in VARIANTS}
+    for number in range(ROUNDS):
+        for variant, (train_it, options) in VARIANTS.items():
+            ends.clear()
+            tokens = train_it(data, folder / str(number) / variant, **options)
+            assert len(tokens) == len(ends) == STEPS
+            measured[variant].append((sum(tokens[SKIPPED:]), ends[-1] - ends[SKIPPED - 1]))
+    return measured
 
 
 @pytest.fixture(scope="module")
@@ -116,17 +129,17 @@ def data(tmp_path_factory) -> Path:
 
 
 def test_tokens_per_second(data, tmp_path, capsys):
+    (measured,) = launch_procs(measure, 1, data, tmp_path, timeout=3000)
+    (tokens,) = {tokens for results in measured.values() for tokens, _ in results}  # (the same batches for all)
     rows = []
-    for number, variant in enumerate(VARIANTS):
-        ((few, short), (many, long)) = launch_procs(
-            tokens_and_seconds, 1, variant, data, tmp_path / str(number), timeout=600
-        )[0]
+    for variant, results in measured.items():
+        seconds = sorted(seconds for _, seconds in results)
         rows.append(
             {
                 "loop": variant,
-                "tokens": f"{many - few:,}",
-                "CPU s": f"{long - short:.1f}",
-                "tokens per CPU s": f"{(many - few) / (long - short):,.0f}",
+                "tokens": f"{tokens:,}",
+                "CPU s": " ".join(f"{each:.1f}" for each in seconds),
+                "tokens per CPU s": f"{tokens / statistics.median(seconds):,.0f}",
             }
         )
     with capsys.disabled():
