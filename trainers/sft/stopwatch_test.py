@@ -23,7 +23,7 @@ def test_a_module_is_timed_until_its_third_step(tmp_path):
     process = subprocess.run(
         [sys.executable, "-m", "trainers.sft.stopwatch", "result.json", "3", "looping", "--folder", "."],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *filter(None, sys.path)])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd(), *filter(None, sys.path)])},
         check=False,
     )
     assert process.returncode == 0
