@@ -62,8 +62,11 @@ def _forward_of(backend: Backend) -> Any:
         if torch.is_autocast_enabled(device):
             # (rotary embeddings leave fp32, which flash kernels do not take, and autocast does not know them)
             dtype = torch.get_autocast_dtype(device)
+        query, key, value = (each[0].transpose(0, 1).to(dtype) for each in (query, key, value))
         attended = packed_attention(
-            *(each[0].transpose(0, 1).to(dtype) for each in (query, key, value)),
+            query,
+            key,
+            value,
             cu_seq_lens_q,
             max_length_q,
             scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
