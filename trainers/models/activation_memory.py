@@ -30,32 +30,38 @@ def blocks_to_checkpoint(model: nn.Module, run: Callable[[], Tensor], limit_byte
     before: list[int] = []
     after: list[tuple[int, int]] = []  # and the bytes of the block's output
 
-    def measure_after(module: nn.Module, args: Any, output: Any) -> None:
+    def begin(module: nn.Module, args: Any) -> None:
+        torch.set_grad_enabled(True)
+        args[0].requires_grad_()
+        before.append(torch.cuda.memory_allocated())
+
+    def end(module: nn.Module, args: Any, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
         after.append((torch.cuda.memory_allocated(), hidden.nbytes))
 
     handles = [
-        blocks[-1].register_forward_pre_hook(lambda *_: before.append(torch.cuda.memory_allocated()), prepend=False),
-        blocks[-1].register_forward_hook(measure_after, prepend=True),
+        blocks[-1].register_forward_pre_hook(begin, prepend=False),
+        blocks[-1].register_forward_hook(end, prepend=True),
     ]
     base = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    run()
-    all_kept = torch.cuda.max_memory_allocated() - base
+    with torch.no_grad():  # up to the last block: with the activations of all there might not be room enough
+        run()
+    kept_by_one = torch.cuda.max_memory_allocated() - base
     for handle in handles:
         handle.remove()
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()  # (a forward pass alone leaves gathered weights in place of the parameters)
-    ((end, of_hidden),) = after
-    of_block = end - before[0]
+    ((allocated, of_hidden),) = after
+    of_block = allocated - before[0]
     # A block that is computed anew keeps its input and what attention returned, each of the size of its output.
-    saved = of_block - 2 * of_hidden
+    kept_anyway = 2 * of_hidden
     trained = sum(_local_bytes(parameter) for parameter in model.parameters() if parameter.requires_grad)
-    # Gradient and two moments of each trained parameter, what is kept in any case, and a block that is computed anew
-    # with its gradients: twice what it keeps.
-    rest = base + 3 * trained + (all_kept - len(blocks) * saved) + 2 * of_block
-    room = int((limit_bytes * (1 - _SLACK) - rest) // saved)
+    # Gradient and two moments of each trained parameter, what is outside of the blocks, what each of them keeps in any
+    # case, and a block that is computed anew with its gradients: twice what it keeps.
+    rest = base + 3 * trained + (kept_by_one - of_block) + len(blocks) * kept_anyway + 2 * of_block
+    room = int((limit_bytes * (1 - _SLACK) - rest) // (of_block - kept_anyway))
     return min(max(len(blocks) - room, 0), len(blocks))
 
 

@@ -99,6 +99,7 @@ def test_as_few_as_fit():
         for needed in (0, 1, 3):
             limit = 1.05 * peaks[needed]
             chosen = blocks_to_checkpoint(model, loss_of, limit)
+            assert torch.cuda.max_memory_allocated() < peaks[-1], "measuring takes more than training"
             assert peaks[chosen] <= limit
             assert needed <= chosen <= needed + CAUTION, f"{needed} are enough, {chosen} were chosen"
         assert blocks_to_checkpoint(model, loss_of, 0.9 * peaks[-1]) == BLOCKS
