@@ -86,7 +86,7 @@ class TrainConfig(BaseModel):
     framework: Literal["fsdp", "ddp", "deepspeed"] = Field(
         "fsdp", description="Shard the model over ranks (fsdp, deepspeed), or copy it to each."
     )
-    zero_stage: Literal[2, 3] | None = Field(None, description="Of deepspeed (extra: deepspeed). Default: 3.")
+    zero_stage: int | None = Field(None, ge=2, le=3, description="Of deepspeed (extra: deepspeed). Default: 3.")
     ranks: PositiveInt | None = Field(None, description="Processes to start. Default: one per GPU; under torchrun its.")
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="Default: GPUs where there are some.")
     compute_dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Default: bfloat16 on GPUs.")

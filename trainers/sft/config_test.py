@@ -28,8 +28,8 @@ def test_yaml_and_toml_say_the_same(tmp_path):
 
 def test_flags_win(tmp_path):
     path = written(tmp_path, yaml.safe_dump({**FOLDERS, "steps": 3, "batch_size": 8}))
-    config = read_config(path, {"batch_size": "16", "output": "elsewhere"})
-    assert (config.steps, config.batch_size, str(config.output)) == (3, 16, "elsewhere")
+    config = read_config(path, {"batch_size": "16", "output": "elsewhere", "zero_stage": "2"})
+    assert (config.steps, config.batch_size, str(config.output), config.zero_stage) == (3, 16, "elsewhere", 2)
 
 
 def test_stored_configuration_is_read_back(tmp_path):
@@ -48,7 +48,7 @@ def test_every_wrong_value_is_named(tmp_path):
 
 
 def test_choices_are_listed():
-    with pytest.raises(ValueError, match=r"flags: .*framework: .*'fsdp' or 'ddp' \(got 'zero'\)"):
+    with pytest.raises(ValueError, match=r"flags: .*framework: .*'fsdp', 'ddp' or 'deepspeed' \(got 'zero'\)"):
         read_config(None, {**FOLDERS, "steps": 1, "framework": "zero"})
 
 
