@@ -32,6 +32,7 @@ def blocks_to_checkpoint(model: nn.Module, run: Callable[[], Tensor], limit_byte
 
     def begin(module: nn.Module, args: Any) -> None:
         torch.set_grad_enabled(True)
+        torch.compiler.set_stance("default")
         args[0].requires_grad_()
         before.append(torch.cuda.memory_allocated())
 
@@ -45,7 +46,9 @@ def blocks_to_checkpoint(model: nn.Module, run: Callable[[], Tensor], limit_byte
     ]
     base = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    with torch.no_grad():  # up to the last block: with the activations of all there might not be room enough
+    # Up to the last block without activations, for which there may be no room, and without compilation, which would be
+    # another one than that of training.
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         run()
     kept_by_one = torch.cuda.max_memory_allocated() - base
     for handle in handles:
@@ -55,13 +58,11 @@ def blocks_to_checkpoint(model: nn.Module, run: Callable[[], Tensor], limit_byte
             module.reshard()  # (a forward pass alone leaves gathered weights in place of the parameters)
     ((allocated, of_hidden),) = after
     of_block = allocated - before[0]
-    # A block that is computed anew keeps its input and what attention returned, each of the size of its output.
-    kept_anyway = 2 * of_hidden
     trained = sum(_local_bytes(parameter) for parameter in model.parameters() if parameter.requires_grad)
-    # Gradient and two moments of each trained parameter, what is outside of the blocks, what each of them keeps in any
-    # case, and a block that is computed anew with its gradients: twice what it keeps.
-    rest = base + 3 * trained + (kept_by_one - of_block) + len(blocks) * kept_anyway + 2 * of_block
-    room = int((limit_bytes * (1 - _SLACK) - rest) // (of_block - kept_anyway))
+    # Gradient and two moments of each trained parameter, what is outside of the blocks, the input of each of them, and a
+    # block that is computed anew with its gradients: twice what it keeps.
+    rest = base + 3 * trained + (kept_by_one - of_block) + len(blocks) * of_hidden + 2 * of_block
+    room = int((limit_bytes * (1 - _SLACK) - rest) // (of_block - of_hidden))
     return min(max(len(blocks) - room, 0), len(blocks))
 
 

@@ -21,18 +21,17 @@ def loss_and_gradients(model, tokens):
     return [loss.detach(), *(parameter.grad for parameter in model.parameters())]
 
 
-@pytest.mark.parametrize(("count", "graphs"), [(0, 1), (1, 2), (2, 1)])
-def test_loss_and_gradients(count, graphs):
+@pytest.mark.parametrize("count", [0, 1])
+def test_loss_and_gradients(count):
     torch._dynamo.reset()
     counters.clear()
     eager, compiled = (tiny_model().to(DEVICE) for _ in range(2))
     compile_blocks(compiled)
-    checkpoint_blocks(compiled, count, compiled=True)
+    checkpoint_blocks(compiled, count)
     for tokens in (24, 40, 56):
         for at, (actual, expected) in enumerate(
             zip(loss_and_gradients(compiled, tokens), loss_and_gradients(eager, tokens), strict=True)
         ):
             assert_close(actual, expected, f"{at} with {tokens} tokens")
-    # One for blocks that keep their activations and one for those that do not, whatever the length.
-    assert counters["stats"]["unique_graphs"] == graphs
+    assert counters["stats"]["unique_graphs"] == 1, "one graph serves both blocks and all lengths"
     assert not counters["graph_break"]

@@ -69,8 +69,7 @@ def set_up_model(
         )
     if config.osft_unfreeze is not None:
         apply_osft(model, config.osft_unfreeze, config.osft_targets, device=worker.device)
-    compiled = config.compile if config.compile is not None else worker.device.type == "cuda" and not deepspeed
-    if compiled:
+    if config.compile if config.compile is not None else worker.device.type == "cuda" and not deepspeed:
         compile_blocks(trained)
     framework = _framework(config, worker, trained, compute_dtype)
     shards_device = torch.device("cpu") if config.cpu_offload else worker.device
@@ -82,7 +81,7 @@ def set_up_model(
             materialise(trained, shards_device)
         distribute_from_rank0(trained, weights)
     count = _blocks_to_checkpoint(config, worker, trained, framework)
-    checkpoint_blocks(trained, count, compiled=compiled)
+    checkpoint_blocks(trained, count)
     if count:
         _log.info("%d of %d blocks compute their activations anew", count, len(transformer_blocks(trained)))
     return model, trained, framework
