@@ -59,7 +59,7 @@ def blocks_to_checkpoint(model: nn.Module, run: Callable[[], Tensor], limit_byte
     ((allocated, of_hidden),) = after
     of_block = allocated - before[0]
     trained = sum(_local_bytes(parameter) for parameter in model.parameters() if parameter.requires_grad)
-    # Gradient and two moments of each trained parameter, what is outside of the blocks, the input of each of them, and a
+    # Gradient and two moments of each trained parameter, what is outside of the blocks, the input of each block, and a
     # block that is computed anew with its gradients: twice what it keeps.
     rest = base + 3 * trained + (kept_by_one - of_block) + len(blocks) * of_hidden + 2 * of_block
     room = int((limit_bytes * (1 - _SLACK) - rest) // (of_block - of_hidden))
