@@ -7,7 +7,7 @@ from trainers.checkpoint.store import CheckpointStore
 from trainers.sft.forked_runs import last_state, results, start, statuses, wait_until
 from trainers.sft.sft_cases import config_of, write_case
 
-ATTEMPTS = 24
+ATTEMPTS = 50
 
 
 def test_killed_at_random_moments(tmp_path):
