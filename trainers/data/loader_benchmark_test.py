@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -24,6 +25,13 @@ SAMPLES = 20_000
 BATCH_SIZE = 128
 NUM_RANKS = 8
 TOKENS = 16_384
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache_of_datasets(tmp_path_factory):
+    """Theirs is in the home folder, which a sandbox does not let them write."""
+    with mock.patch("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("huggingface")):
+        yield
 
 
 @pytest.fixture(scope="module")
