@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import save_file
@@ -154,10 +155,14 @@ def _write_configuration(
     config.dtype = dtype
     # fully_shard makes FSDPLlamaForCausalLM of LlamaForCausalLM.
     config.architectures = [next(each for each in type(model).__mro__ if not issubclass(each, FSDPModule)).__name__]
-    config.save_pretrained(folder)
-    if model.can_generate() and model.generation_config is not None:
-        model.generation_config.save_pretrained(folder)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return [name for name in files if not name.endswith(".safetensors") and name != INDEX_FILE]
+    # In a folder of its own: files that other ranks are writing now, under passing names, lie beside it.
+    with TemporaryDirectory(dir=folder) as own:
+        config.save_pretrained(own)
+        if model.can_generate() and model.generation_config is not None:
+            model.generation_config.save_pretrained(own)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(own)
+        names = [path.relative_to(own).as_posix() for path in Path(own).rglob("*") if path.is_file()]
+        for entry in os.listdir(own):
+            os.rename(Path(own, entry), folder / entry)
+    return names

@@ -101,6 +101,14 @@ def test_tokenizer_and_generation_configuration(tmp_path):
     assert AutoTokenizer.from_pretrained(saved.path).chat_template == tokenizer.chat_template
 
 
+def test_files_of_other_ranks_are_not_ones_own(tmp_path):
+    """They write at the same time, under names that are gone a moment later."""
+    (tmp_path / ".tmpWLwoUq").write_text("")
+    names = write_transformers(tiny_model("llama"), tmp_path)
+    assert sorted(names) == ["config.json", "generation_config.json", "model.safetensors"]
+    assert {path.name for path in tmp_path.iterdir()} == {*names, ".tmpWLwoUq"}
+
+
 def test_weights_that_are_tied_in_the_configuration_only(tmp_path):
     model = tiny_model("llama_tied")
     model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
