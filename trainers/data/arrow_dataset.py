@@ -1,6 +1,5 @@
 """A tokenised Arrow file as a data set: memory-mapped, so that samples come from the page cache without parsing."""
 
-import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,8 @@ import numpy.typing as npt
 import torch
 
 from trainers.data.arrow_file import import_pyarrow, map_arrow
+from trainers.data.dataset import samples_that_fit
 from trainers.data.minibatch import IGNORE_INDEX, Sample
-
-_log = logging.getLogger(__name__)
 
 
 class ArrowDataset:
@@ -56,16 +54,8 @@ class ArrowDataset:
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
         lengths, counted = map(np.concatenate, zip(*measured, strict=True))
-        fits = lengths <= (max_seq_len or np.inf)
+        fits = samples_that_fit(lengths, max_seq_len, path)
         self.num_dropped = int(np.count_nonzero(~fits))
-        if self.num_dropped:
-            _log.warning(
-                "left out %d of %d samples of %s longer than max_seq_len=%d",
-                self.num_dropped,
-                len(fits),
-                path,
-                max_seq_len,
-            )
         self._rows = np.flatnonzero(fits).astype(np.int32)
         self.lengths: npt.NDArray[np.int32] = lengths[fits]
         self.num_loss_counted_tokens: npt.NDArray[np.int32] = counted[fits]

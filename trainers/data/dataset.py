@@ -1,6 +1,8 @@
 """What a data set of samples is, and a view of a part of one."""
 
+import logging
 import math
+import os
 from fractions import Fraction
 from typing import Protocol
 
@@ -9,6 +11,8 @@ import numpy.typing as npt
 import torch
 
 from trainers.data.minibatch import Sample
+
+_log = logging.getLogger(__name__)
 
 
 class SampleDataset(Protocol):
@@ -73,3 +77,19 @@ def split_validation(dataset: SampleDataset, fraction: float, seed: int) -> tupl
         )
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).numpy()
     return Subset(dataset, np.sort(order[size:])), Subset(dataset, np.sort(order[:size]))
+
+
+def samples_that_fit(
+    lengths: npt.NDArray[np.integer], max_seq_len: int | None, path: str | os.PathLike[str]
+) -> npt.NDArray[np.bool_]:
+    """Return which samples of a file have at most ``max_seq_len`` tokens, and log how many have more."""
+    fits = lengths <= (max_seq_len or np.inf)
+    if not fits.all():
+        _log.warning(
+            "left out %d of %d samples of %s longer than max_seq_len=%d",
+            np.count_nonzero(~fits),
+            len(fits),
+            path,
+            max_seq_len,
+        )
+    return fits

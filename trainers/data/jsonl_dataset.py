@@ -1,6 +1,5 @@
 """A tokenised JSONL file as a data set: any sample is read when asked for, and nothing but an index is in memory."""
 
-import logging
 import os
 import weakref
 from collections.abc import Callable
@@ -11,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from trainers.data.dataset import samples_that_fit
 from trainers.data.jsonl_blocks import OnBadLine
 from trainers.data.jsonl_index import index_jsonl, read_sample
 from trainers.data.minibatch import Sample
-
-_log = logging.getLogger(__name__)
 
 
 class JsonlDataset:
@@ -58,16 +56,9 @@ class JsonlDataset:
         self._open()
         self._indexed = self._version()
         entries, self.num_skipped = index_jsonl(self._path, on_bad_line, num_processes, cache_dir, advance)
-        fits = entries["tokens"] <= (max_seq_len or np.inf)
+        fits = samples_that_fit(entries["tokens"], max_seq_len, path)
         self.num_dropped = int(np.count_nonzero(~fits))
         if self.num_dropped:
-            _log.warning(
-                "left out %d of %d samples of %s longer than max_seq_len=%d",
-                self.num_dropped,
-                len(fits),
-                path,
-                max_seq_len,
-            )
             entries = entries[fits]
         self._entries = entries
         self.lengths: npt.NDArray[np.int32] = entries["tokens"]
