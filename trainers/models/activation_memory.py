@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from trainers.models.blocks import transformer_blocks
+from trainers.models.sharding import local_bytes
 
 # Of the limit, for what is not counted: allocator rounding, communication buffers, kernels' workspaces.
 _SLACK = 0.04
@@ -58,14 +59,9 @@ def blocks_to_checkpoint(model: nn.Module, run: Callable[[], Tensor], limit_byte
             module.reshard()  # (a forward pass alone leaves gathered weights in place of the parameters)
     ((allocated, of_hidden),) = after
     of_block = allocated - before[0]
-    trained = sum(_local_bytes(parameter) for parameter in model.parameters() if parameter.requires_grad)
+    trained = sum(local_bytes(parameter) for parameter in model.parameters() if parameter.requires_grad)
     # Gradient and two moments of each trained parameter, what is outside of the blocks, the input of each block, and a
     # block that is computed anew with its gradients: twice what it keeps.
     rest = base + 3 * trained + (kept_by_one - of_block) + len(blocks) * of_hidden + 2 * of_block
     room = int((limit_bytes * (1 - _SLACK) - rest) // (of_block - of_hidden))
     return min(max(len(blocks) - room, 0), len(blocks))
-
-
-def _local_bytes(parameter: nn.Parameter) -> int:
-    local = parameter.to_local() if hasattr(parameter, "to_local") else parameter
-    return int(local.numel() * local.element_size())

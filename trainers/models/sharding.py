@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 
 from trainers.models.blocks import transformer_blocks
 
@@ -47,3 +48,9 @@ def shard_model(
             reshard_after_forward=reshard_after_forward,
         )
     return fully_shard(model, mesh=mesh, mp_policy=precision, offload_policy=offload)
+
+
+def local_bytes(parameter: nn.Parameter) -> int:
+    """Bytes of what this rank holds of a parameter, plain or sharded."""
+    local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+    return int(local.nbytes)

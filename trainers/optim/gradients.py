@@ -23,7 +23,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = global_norm(gradients)
     factor = torch.where(norm.isfinite(), (max_norm / norm).clamp(max=1.0), 1.0)
-    shards = [_local(gradient) for gradient in gradients]
+    shards = [local_shard(gradient) for gradient in gradients]
     if shards:
         torch._foreach_mul_(shards, factor)
     return norm
@@ -44,7 +44,7 @@ def global_norm(tensors: Iterable[Tensor]) -> Tensor:
 
 
 def _sum_of_squares(alike: list[Tensor]) -> Tensor:
-    norms = torch._foreach_norm([_local(tensor) for tensor in alike], 2, dtype=torch.float32)
+    norms = torch._foreach_norm([local_shard(tensor) for tensor in alike], 2, dtype=torch.float32)
     square = torch.stack(norms).square().sum()
     first = alike[0]
     if not isinstance(first, DTensor):
@@ -55,5 +55,6 @@ def _sum_of_squares(alike: list[Tensor]) -> Tensor:
     return total.to(square.device)  # (shards that are offloaded to the CPU are summed over a mesh of GPUs)
 
 
-def _local(tensor: Tensor) -> Tensor:
+def local_shard(tensor: Tensor) -> Tensor:
+    """Return what this rank holds of a tensor, plain or sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -18,6 +18,7 @@ from torch.distributed import ProcessGroup
 from torch.distributed.tensor import DTensor
 
 from trainers.optim.full_precision import full_precision
+from trainers.optim.gradients import local_shard
 from trainers.optim.osft_linear import OsftLinear, osft_layers
 
 
@@ -58,7 +59,7 @@ def _project(jobs: Iterable[tuple[OsftLinear, Tensor, Tensor]]) -> None:
 
 
 def _start(layer: OsftLinear, u: Tensor, v: Tensor) -> _Started:
-    tensors, bases = [_local(u), _local(v)], [_local(layer.U_high), _local(layer.V_high)]
+    tensors, bases = [local_shard(u), local_shard(v)], [local_shard(layer.U_high), local_shard(layer.V_high)]
     overlaps = torch.stack([basis.mT @ tensor for basis, tensor in zip(bases, tensors, strict=True)])
     group = _shard_group(u)
     work = None if group is None else dist.all_reduce(overlaps, group=group, async_op=True)
@@ -81,7 +82,3 @@ def _shard_group(tensor: Tensor) -> ProcessGroup | None:
         return None
     assert len(sharded) == 1 and tensor.placements[sharded[0]].is_shard(0), f"rows in {tensor.placements}"
     return tensor.device_mesh.get_group(sharded[0])
-
-
-def _local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

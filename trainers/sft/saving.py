@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from trainers.checkpoint.full_state import FullStateSaver, load_full_state
@@ -19,6 +18,7 @@ from trainers.checkpoint.ranks import Ranks
 from trainers.checkpoint.store import CheckpointStore
 from trainers.checkpoint.transformers_format import write_transformers
 from trainers.lora.adapters import merged_tensors
+from trainers.models.sharding import local_bytes
 from trainers.optim.osft import dense_tensors
 from trainers.sft.deepspeed_framework import ZeroSharded
 from trainers.sft.progress import Progress
@@ -129,8 +129,4 @@ class Saver:
 
 def _size_of_state(model: nn.Module) -> int:
     """Bytes of this rank's part of parameters and of two moments for each that is trained."""
-    return sum(
-        (3 if parameter.requires_grad else 1)
-        * (parameter.to_local() if isinstance(parameter, DTensor) else parameter).nbytes
-        for parameter in model.parameters()
-    )
+    return sum((3 if parameter.requires_grad else 1) * local_bytes(parameter) for parameter in model.parameters())
