@@ -74,7 +74,7 @@ class FullStateSaver:
     def reserve(self, num_bytes: int) -> None:
         """Get memory for ``num_bytes`` of tensors in the background, so that the first save need not wait for it.
 
-        Worth it on a GPU, whose states are copied to pinned memory: a gigabyte takes part of a second.
+        For GPUs, whose states are copied to pinned memory.
         """
         self._reserving = self._thread.submit(self._staging.reserve, num_bytes)
 

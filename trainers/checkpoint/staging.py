@@ -17,8 +17,8 @@ _CHUNK = 2**28
 class Staging:
     """Copies states of one form, one after the other, into memory that is kept from copy to copy.
 
-    Where there is a GPU the memory is pinned: the GPU writes at the full speed of its link. To get pinned memory takes
-    longer than to fill it, so it is kept, and can be had before it is needed (`reserve`).
+    Where there is a GPU the memory is pinned, so that copies to it run at the full speed of the GPU's link. It can be
+    had before it is needed (`reserve`).
     """
 
     def __init__(self) -> None:
