@@ -95,7 +95,7 @@ class _Loop:
         loss, norm = torch.zeros(2, device=training.worker.device)
         if counted:
             loss = self._accumulate(batch, counted)
-            norm = training.update().to(training.worker.device)
+            norm = training.framework.update().to(training.worker.device)
             self._memory.end("update")
         progress.step += bool(counted)
         progress.epoch = training.loader.epoch

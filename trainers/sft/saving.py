@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from trainers.checkpoint.full_state import FullStateSaver, load_full_state
 from trainers.checkpoint.ranks import Ranks
@@ -20,7 +19,6 @@ from trainers.checkpoint.transformers_format import write_transformers
 from trainers.lora.adapters import merged_tensors
 from trainers.models.sharding import local_bytes
 from trainers.optim.osft import dense_tensors
-from trainers.sft.deepspeed_framework import ZeroSharded
 from trainers.sft.progress import Progress
 from trainers.sft.setup import Training
 
@@ -55,10 +53,9 @@ class Saver:
         if newest is None:
             return None
         training = self._training
-        model, optimizer = self._state()
+        model, optimizer = training.framework.state()
         saved = load_full_state(newest, model, optimizer, training.schedule, self._ranks)
-        if isinstance(training.framework, ZeroSharded):
-            training.framework.set_state(model, optimizer)
+        training.framework.set_state(model, optimizer)
         training.loader.load_state_dict(saved.pop("loader"))
         for name, value in saved.items():
             setattr(progress, name, value)
@@ -70,7 +67,7 @@ class Saver:
         training = self._training
         self._saver.save(
             progress.step,
-            *self._state(),
+            *training.framework.state(),
             training.schedule,
             {**progress.state_dict(), "loader": training.loader.state_dict()},
             {"samples": progress.samples, "epoch": progress.epoch},
@@ -108,13 +105,6 @@ class Saver:
         )
         return checkpoint.path
 
-    def _state(self) -> tuple[nn.Module, Optimizer]:
-        """Model and optimizer as full states hold them."""
-        training = self._training
-        if isinstance(training.framework, ZeroSharded):
-            return training.framework.state()
-        return training.model, training.optimizer
-
     def _dense(self) -> Iterable[tuple[str, Tensor]] | None:
         """The weights as a plain model has them, where the trained one has others."""
         training = self._training
@@ -122,9 +112,7 @@ class Saver:
             return merged_tensors(training.model)
         if training.config.osft_unfreeze is not None:
             return dense_tensors(training.model)
-        if isinstance(training.framework, ZeroSharded):
-            return training.framework.whole_weights()
-        return None
+        return training.framework.whole_weights()
 
 
 def _size_of_state(model: nn.Module) -> int:

@@ -1,6 +1,5 @@
 """Brings together what a training needs: model, tokenizer, data, optimizer."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +12,9 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from trainers.data.loader import BatchLoader
 from trainers.data.minibatch import Minibatch
-from trainers.optim.gradient_step import GradientStep
 from trainers.optim.optimizer import build_optimizer
 from trainers.optim.schedule import build_schedule
 from trainers.sft.config import TrainConfig
-from trainers.sft.deepspeed_framework import ZeroSharded
 from trainers.sft.frameworks import Framework
 from trainers.sft.setup_data import build_loader, count_steps, read_data
 from trainers.sft.setup_model import loss_of, set_up_model
@@ -35,7 +32,6 @@ class Training:
         tokenizer: saved with it.
         optimizer: of its parameters.
         schedule: of the optimizer.
-        update: one optimizer step; returns the global norm of the gradients.
         loader: training batches.
         validation: validation batches, if any.
         total_steps: optimizer steps of the whole training; None if it is infinite.
@@ -50,7 +46,6 @@ class Training:
     tokenizer: PreTrainedTokenizerBase
     optimizer: Optimizer
     schedule: LRScheduler
-    update: Callable[[], Tensor]
     loader: BatchLoader
     validation: BatchLoader | None
     total_steps: int | None
@@ -88,12 +83,7 @@ def set_up(config: TrainConfig, worker: Worker) -> Training:
         num_warmup_steps=config.warmup_steps,
         options=config.schedule_options,
     )
-    update: Callable[[], Tensor]
-    if isinstance(framework, ZeroSharded):
-        framework.start(optimizer, schedule, config.max_grad_norm)
-        update = framework.update
-    else:
-        update = GradientStep(model, optimizer, schedule, config.max_grad_norm)
+    framework.start(optimizer, schedule, config.max_grad_norm)
     return Training(
         config=config,
         worker=worker,
@@ -103,7 +93,6 @@ def set_up(config: TrainConfig, worker: Worker) -> Training:
         tokenizer=tokenizer,
         optimizer=optimizer,
         schedule=schedule,
-        update=update,
         loader=loader,
         validation=build_loader(config, worker, validation_data, tokenizer.pad_token_id, train=False)
         if validation_data
