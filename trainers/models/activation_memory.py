@@ -60,8 +60,10 @@ def blocks_to_checkpoint(model: nn.Module, run: Callable[[], Tensor], limit_byte
     ((allocated, of_hidden),) = after
     of_block = allocated - before[0]
     trained = sum(local_bytes(parameter) for parameter in model.parameters() if parameter.requires_grad)
-    # Gradient and two moments of each trained parameter, what is outside of the blocks, the input of each block, and a
-    # block that is computed anew with its gradients: twice what it keeps.
-    rest = base + 3 * trained + (kept_by_one - of_block) + len(blocks) * of_hidden + 2 * of_block
-    room = int((limit_bytes * (1 - _SLACK) - rest) // (of_block - of_hidden))
+    # A block that is computed anew keeps its input and what attention returned, each of the size of its output.
+    kept_anyway = 2 * of_hidden
+    # Gradient and two moments of each trained parameter, what is outside of the blocks, what each of them keeps in any
+    # case, and a block that is computed anew with its gradients: twice what it keeps.
+    rest = base + 3 * trained + (kept_by_one - of_block) + len(blocks) * kept_anyway + 2 * of_block
+    room = int((limit_bytes * (1 - _SLACK) - rest) // (of_block - kept_anyway))
     return min(max(len(blocks) - room, 0), len(blocks))

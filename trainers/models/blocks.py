@@ -1,10 +1,12 @@
 """The transformer blocks of a model: what is sharded, recomputed and compiled one by one."""
 
 from functools import partial
+from types import MethodType
+from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 from transformers import PreTrainedModel
 
 
@@ -24,10 +26,19 @@ def transformer_blocks(model: nn.Module) -> list[nn.Module]:
     )
 
 
-def checkpoint_blocks(model: nn.Module, count: int) -> None:
-    """Keep only the inputs of the first ``count`` blocks and compute their activations anew in the backward pass.
+def checkpoint_blocks(model: nn.Module, count: int, *, compiled: bool = False) -> None:
+    """Let the first ``count`` blocks keep their inputs and what attention returned, and compute the rest anew.
 
-    Source: Chen et al. 2016, arXiv:1604.06174. Results do not change, random numbers of dropout included.
+    Attention is dear to compute and what it returns is small. Results do not change, random numbers of dropout included.
+
+    Source: Chen et al. 2016, arXiv:1604.06174; that what is dear for its size is kept: Korthikanti et al. 2022,
+    arXiv:2205.05198, section 5.
+
+    Args:
+        model: as it is called.
+        count: from the first block on.
+        compiled: `compile_blocks` was called. The compiler leaves out of the second computation what the backward pass
+            does not ask for, such as a block's last product.
 
     Raises:
         ValueError: if there are fewer blocks.
@@ -36,11 +47,35 @@ def checkpoint_blocks(model: nn.Module, count: int) -> None:
     if not 0 <= count <= len(blocks):
         raise ValueError(f"activation checkpointing of {count} blocks: the model has {len(blocks)}, choose 0 to that")
     for block in blocks[:count]:
-        # (inside of FSDP's hooks, which must not run again)
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        # (inside of FSDP's hooks, which must not run again; a method, so that the compiler sees that blocks are alike)
+        forward = MethodType(_forward_anew, block)
+        block.forward = _compiled(forward) if compiled else forward
 
 
 def compile_blocks(model: nn.Module) -> None:
     """Compile each block with torch.compile, once for any number of tokens. Call it before `checkpoint_blocks`."""
     for block in transformer_blocks(model):
-        block.forward = torch.compile(block.forward, dynamic=True)
+        block.forward = _compiled(block.forward)
+
+
+def _compiled(forward: Any) -> Any:
+    # What is given to a block varies; what its modules hold, such as the epsilon of a norm, does not. (The compiler takes
+    # floats for variables, finds out that they are constants only at its end, and begins anew.)
+    torch._dynamo.config.specialize_float = True
+    return torch.compile(forward, dynamic=True)
+
+
+def _forward_anew(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    return checkpoint(
+        lambda *args, **kwargs: type(block).forward(block, *args, **kwargs),
+        *args,
+        use_reentrant=False,
+        context_fn=partial(create_selective_checkpoint_contexts, _keep_attention),
+        **kwargs,
+    )
+
+
+def _keep_attention(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    """Kernels of torch, of flash-attn, of TransformerEngine have attention in their names."""
+    kept = "attention" in operation.name() or "flash_attn" in operation.name()
+    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE

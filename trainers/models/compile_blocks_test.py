@@ -1,37 +1,82 @@
-"""Compiled blocks compute what they are, for any number of tokens, recomputed or not."""
+"""Compiled blocks compute what they are, and one graph of each kind serves all blocks, for any number of tokens."""
 
-import os
+import itertools
 
 import pytest
 import torch
+from torch._dynamo.backends.registry import lookup_backend
 from torch._dynamo.utils import counters
+from torch.distributed.device_mesh import init_device_mesh
 
+from testing.distributed.case import DistributedTest
 from testing.tiny_models.models import VOCABULARY, tiny_model
+from testing.tiny_models.samples import random_samples
 from testing.tolerances.tolerances import assert_close
+from trainers.attention.model_attention import use_packed_attention
+from trainers.attention.packed import choose_backend
+from trainers.data.collator import collate_packed, collate_padded
 from trainers.models.blocks import checkpoint_blocks, compile_blocks
+from trainers.models.inputs import model_inputs
+from trainers.models.sharding import shard_model
+from trainers.models.token_loss import use_loss
 
-DEVICE = torch.device({"cpu": "cpu", "gpu": "cuda"}[os.environ["TRAINYARD_HARDWARE"]])
-
-
-def loss_and_gradients(model, tokens):
-    ids = torch.arange(tokens, device=DEVICE)[None] * 7 % VOCABULARY
-    model.zero_grad()
-    loss = model(input_ids=ids, labels=ids, use_cache=False).loss
-    loss.backward()
-    return [loss.detach(), *(parameter.grad for parameter in model.parameters())]
+MINIBATCHES = [random_samples(lengths, VOCABULARY) for lengths in ([9, 2, 24, 5], [17, 11, 3], [30])]
 
 
-@pytest.mark.parametrize("count", [0, 1])
-def test_loss_and_gradients(count):
-    torch._dynamo.reset()
-    counters.clear()
-    eager, compiled = (tiny_model().to(DEVICE) for _ in range(2))
-    compile_blocks(compiled)
-    checkpoint_blocks(compiled, count)
-    for tokens in (24, 40, 56):
-        for at, (actual, expected) in enumerate(
-            zip(loss_and_gradients(compiled, tokens), loss_and_gradients(eager, tokens), strict=True)
-        ):
-            assert_close(actual, expected, f"{at} with {tokens} tokens")
-    assert counters["stats"]["unique_graphs"] == 1, "one graph serves both blocks and all lengths"
-    assert not counters["graph_break"]
+class TestCompiledBlocks(DistributedTest):
+    """Sharded, as in training: to FSDP's modules the compiler goes by rules of their own."""
+
+    world_size = 1
+
+    @pytest.mark.parametrize(("recomputed", "graphs"), [(0, 1), (1, 2), (2, 1)])
+    def test_loss_gradients_and_graphs(self, recomputed, graphs, monkeypatch):
+        monkeypatch.setattr(torch, "compile", self.recording_compile(torch.compile))
+        torch._dynamo.reset()
+        counters.clear()
+        self.variables = []
+        eager, compiled = self.model(), self.model()
+        compile_blocks(compiled)
+        for model in (eager, compiled):
+            shard_model(model, init_device_mesh(self.device.type, (1,)), compute_dtype=self.dtype)
+        checkpoint_blocks(compiled, recomputed, compiled=True)
+        for at, samples in enumerate(MINIBATCHES):
+            results = zip(self.loss_and_gradients(compiled, samples), self.loss_and_gradients(eager, samples), strict=True)
+            for which, (actual, expected) in enumerate(results):
+                assert_close(actual, expected, f"{which} of minibatch {at}", computed_in=self.dtype)
+        assert counters["stats"]["unique_graphs"] == graphs
+        assert not counters["graph_break"]
+        # What varies from minibatch to minibatch: sequences, tokens, tokens of the longest sequence.
+        assert len(self.variables) == graphs
+        for variables in self.variables:
+            assert len(variables) <= 3, f"constants are taken for variables: {variables}"
+
+    @property
+    def dtype(self):
+        return torch.bfloat16 if self.device.type == "cuda" else torch.float32
+
+    def model(self):
+        model = tiny_model().to(self.device)
+        use_loss(model, "fused")
+        if self.device.type == "cuda":  # (on a CPU packed attention goes by the lengths of sequences, not compiled)
+            use_packed_attention(model, choose_backend(self.device, self.dtype))
+        return model
+
+    def loss_and_gradients(self, model, samples):
+        collated = collate_packed(samples, 0) if self.device.type == "cuda" else collate_padded(samples[:1], 0, 0)
+        model.zero_grad()
+        loss = model(**model_inputs(collated, self.device)).loss / collated["num_loss_counted_tokens"]
+        loss.backward()
+        return [loss.detach(), *(parameter.grad.full_tensor() for parameter in model.parameters())]
+
+    def recording_compile(self, compile):
+        """Return torch.compile that notes the numbers among each graph's arguments. On a CPU it makes no kernels."""
+        backend = lookup_backend("inductor" if self.device.type == "cuda" else "aot_eager_decomp_partition")
+
+        def recording(graph, example_inputs):
+            arguments = itertools.takewhile(lambda node: node.op == "placeholder", graph.graph.nodes)
+            values = [node.meta["example_value"] for node in arguments]
+            numbers = [value for value in values if not isinstance(value, torch.Tensor) or not value.ndim]
+            self.variables.append([str(number) for number in numbers])
+            return backend(graph, example_inputs)
+
+        return lambda forward, **options: compile(forward, backend=recording, **options)

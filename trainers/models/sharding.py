@@ -47,6 +47,10 @@ def shard_model(
             offload_policy=offload,
             reshard_after_forward=reshard_after_forward,
         )
+        for module in block.modules():
+            # The compiler would take every number that a module of FSDP's holds, such as the size of a head, for one that
+            # varies, and compile kernels that divide by it.
+            module._is_fsdp_managed_module = False
     return fully_shard(model, mesh=mesh, mp_policy=precision, offload_policy=offload)
 
 

@@ -92,7 +92,7 @@ class TrainConfig(BaseModel):
     compute_dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Default: bfloat16 on GPUs.")
     attention: Backend | Literal["auto"] = Field("auto", description="Backend of packed attention.")
     loss: Loss = Field("fused", description="fused, transformers or liger.")
-    compile: bool | None = Field(None, description="torch.compile of each block. Default: on GPUs.")
+    compile: bool | None = Field(None, description="torch.compile of each block. Default: on GPUs, unless quantized.")
     activation_checkpointing: NonNegativeInt | Literal["auto", "full"] = Field(
         "auto", description="Blocks whose activations are computed anew: a number, full, or auto: as memory needs."
     )

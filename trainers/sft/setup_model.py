@@ -69,7 +69,10 @@ def set_up_model(
         )
     if config.osft_unfreeze is not None:
         apply_osft(model, config.osft_unfreeze, config.osft_targets, device=worker.device)
-    if config.compile if config.compile is not None else worker.device.type == "cuda" and not deepspeed:
+    compiled = config.compile
+    if compiled is None:
+        compiled = worker.device.type == "cuda" and not deepspeed and config.quantize == "none"
+    if compiled:
         compile_blocks(trained)
     framework = _framework(config, worker, trained, compute_dtype)
     shards_device = torch.device("cpu") if config.cpu_offload else worker.device
@@ -81,7 +84,7 @@ def set_up_model(
             materialise(trained, shards_device)
         distribute_from_rank0(trained, weights)
     count = _blocks_to_checkpoint(config, worker, trained, framework)
-    checkpoint_blocks(trained, count)
+    checkpoint_blocks(trained, count, compiled=compiled)
     if count:
         _log.info("%d of %d blocks compute their activations anew", count, len(transformer_blocks(trained)))
     return model, trained, framework
