@@ -19,6 +19,8 @@ WARNING_FILTERS = (
     "ignore:TensorFloat32 tensor cores for float32 matrix multiplication available:UserWarning",
     # torch's compiler, 2.11: it looks at the gradient of every input, also of inputs that have none.
     "ignore:The .grad attribute of a Tensor that is not a leaf Tensor is being accessed:UserWarning",
+    # torch's compiler, 2.11: it makes an object of an autograd function that it traces, such as flash-attn's.
+    "ignore:<class 'torch.autograd.function.Function'> should not be instantiated:DeprecationWarning",
     # torch's compiler, when it is loaded: parts of torch itself use what torch has deprecated.
     "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",
     # DeepSpeed: collectives by the names that they have in every torch that it supports.

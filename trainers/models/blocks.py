@@ -1,5 +1,6 @@
 """The transformer blocks of a model: what is sharded, recomputed and compiled one by one."""
 
+import logging
 from functools import partial
 from types import MethodType
 from typing import Any
@@ -62,6 +63,8 @@ def _compiled(forward: Any) -> Any:
     # What is given to a block varies; what its modules hold, such as the epsilon of a norm, does not. (The compiler takes
     # floats for variables, finds out that they are constants only at its end, and begins anew.)
     torch._dynamo.config.specialize_float = True
+    # It warns of operations in place where activations are computed anew; nothing that is kept goes through one.
+    logging.getLogger("torch._higher_order_ops.wrap").setLevel(logging.ERROR)
     return torch.compile(forward, dynamic=True)
 
 

@@ -23,8 +23,8 @@ def shard_model(
     """Shard parameters, gradients and, with them, optimizer state over the ranks of a mesh, in place.
 
     Parameters stay in the dtype they have (fp32: master weights); they are gathered, and blocks computed, in
-    ``compute_dtype``. Gradients are summed over ranks in fp32 whatever they are computed in: in bf16 a sum over many
-    ranks loses the small ones.
+    ``compute_dtype``. Gradients are summed, over ranks and over minibatches, in fp32 whatever they are computed in: in
+    bf16 a sum of many loses the small ones.
 
     Args:
         model: on the CPU, on the meta device or on the mesh's device.
@@ -37,7 +37,11 @@ def shard_model(
     Returns:
         The model.
     """
-    precision = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
+    # One rank sums over minibatches alone: into the fp32 of the shards, or of whole gradients where those are kept.
+    sums_whole = mesh.size() > 1 or not reshard_after_forward
+    precision = MixedPrecisionPolicy(
+        param_dtype=compute_dtype, reduce_dtype=torch.float32 if sums_whole else compute_dtype
+    )
     offload = CPUOffloadPolicy() if cpu_offload else OffloadPolicy()
     for block in transformer_blocks(model):
         fully_shard(
@@ -47,6 +51,9 @@ def shard_model(
             offload_policy=offload,
             reshard_after_forward=reshard_after_forward,
         )
+        if mesh.size() == 1:
+            # (nothing to wait for: the weights of the next block, gathered ahead of their use, would only take memory)
+            block.set_modules_to_backward_prefetch([block])
         for module in block.modules():
             # The compiler would take every number that a module of FSDP's holds, such as the size of a head, for one that
             # varies, and compile kernels that divide by it.

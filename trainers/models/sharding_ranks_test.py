@@ -58,26 +58,34 @@ class TestShardedModel(DistributedTest):
         for (name, parameter), wanted in zip(model.named_parameters(), reference.parameters(), strict=True):
             assert_close(parameter.grad.full_tensor().cpu(), wanted.grad, name)
 
-    def test_gradients_are_summed_in_fp32(self):
-        """Of gradients in bf16, whose sum in bf16 would lose one in 2**9."""
+    @pytest.mark.parametrize("reshard_after_forward", [True, False])
+    def test_gradients_are_summed_in_fp32(self, reshard_after_forward):
+        """Over ranks and two minibatches, of gradients in bf16, whose sum in bf16 would lose one in 2**9."""
         alone = tiny_model().to(self.device)
         for parameter in alone.parameters():  # (not buffers: rotary frequencies stay in fp32)
             parameter.data = parameter.data.bfloat16()
         sharded = tiny_model().to(self.device)
-        minibatch = collate_packed(SAMPLES[self.rank : self.rank + 1], COUNTED)
         for model in (alone, sharded):
             use_packed_attention(model, "sdpa")
             use_loss(model, "fused")
         mesh = init_device_mesh(self.device.type, (self.world_size,))
-        shard_model(sharded, mesh, compute_dtype=torch.bfloat16)
-        for model in (alone, sharded):
-            model(**model_inputs(minibatch, self.device)).loss.backward()
-        for (name, parameter), whole in zip(sharded.named_parameters(), alone.parameters(), strict=True):
+        shard_model(
+            sharded, mesh, compute_dtype=torch.bfloat16, reshard_after_forward=reshard_after_forward
+        )
+        sums = [torch.zeros_like(parameter, dtype=torch.float32) for parameter in alone.parameters()]
+        for at in range(2):
+            inputs = model_inputs(collate_packed([SAMPLES[self.rank + 2 * at]], COUNTED), self.device)
+            alone.zero_grad()
+            alone(**inputs).loss.backward()
+            for total, parameter in zip(sums, alone.parameters(), strict=True):
+                total += parameter.grad
+            sharded.set_requires_gradient_sync(reshard_after_forward or at == 1)
+            sharded(**inputs).loss.backward()
+        for (name, parameter), total in zip(sharded.named_parameters(), sums, strict=True):
             assert parameter.dtype == parameter.grad.dtype == torch.float32
-            mean = whole.grad.float()
-            torch.distributed.all_reduce(mean)
+            torch.distributed.all_reduce(total)
             torch.testing.assert_close(
-                parameter.grad.full_tensor(), mean / self.world_size, rtol=1e-6, atol=1e-12, msg=name
+                parameter.grad.full_tensor(), total / self.world_size, rtol=1e-6, atol=1e-7, msg=name
             )
 
     @pytest.mark.parametrize("architecture", ["llama", "llama_tied", "gpt2"])
