@@ -10,6 +10,10 @@ from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 from transformers import PreTrainedModel
 
+_OPTIONS: dict[str, Any] = {"triton.mix_order_reduction_non_strict_mode": True}
+"""Fuse the sums of a norm's backward pass for any number of tokens. The compiler's own limit, from 4096 on, makes it compile
+again, in the middle of a training, for the first minibatch below."""
+
 
 def transformer_blocks(model: nn.Module) -> list[nn.Module]:
     """Return the blocks of a causal language model, in order; a model inside an adapter is looked into.
@@ -65,7 +69,7 @@ def _compiled(forward: Any) -> Any:
     torch._dynamo.config.specialize_float = True
     # It warns of operations in place where activations are computed anew; nothing that is kept goes through one.
     logging.getLogger("torch._higher_order_ops.wrap").setLevel(logging.ERROR)
-    return torch.compile(forward, dynamic=True)
+    return torch.compile(forward, dynamic=True, options=_OPTIONS)
 
 
 def _forward_anew(block: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 from torch._dynamo.backends.registry import lookup_backend
-from torch._dynamo.utils import counters
+from torch._dynamo.utils import counters, guard_failures
 from torch.distributed.device_mesh import init_device_mesh
 
 from testing.distributed.case import DistributedTest
@@ -30,10 +30,7 @@ class TestCompiledBlocks(DistributedTest):
 
     @pytest.mark.parametrize(("recomputed", "graphs"), [(0, 1), (1, 2), (2, 1)])
     def test_loss_gradients_and_graphs(self, recomputed, graphs, monkeypatch):
-        monkeypatch.setattr(torch, "compile", self.recording_compile(torch.compile))
-        torch._dynamo.reset()
-        counters.clear()
-        self.variables = []
+        self.record_graphs(monkeypatch)
         eager, compiled = self.model(), self.model()
         compile_blocks(compiled)
         for model in (eager, compiled):
@@ -43,19 +40,31 @@ class TestCompiledBlocks(DistributedTest):
             results = zip(self.loss_and_gradients(compiled, samples), self.loss_and_gradients(eager, samples), strict=True)
             for which, (actual, expected) in enumerate(results):
                 assert_close(actual, expected, f"{which} of minibatch {at}", computed_in=self.dtype)
-        assert counters["stats"]["unique_graphs"] == graphs
+        assert counters["stats"]["unique_graphs"] == graphs, dict(guard_failures)
         assert not counters["graph_break"]
         # What varies from minibatch to minibatch: sequences, tokens, tokens of the longest sequence.
         assert len(self.variables) == graphs
         for variables in self.variables:
             assert len(variables) <= 3, f"constants are taken for variables: {variables}"
 
+    def test_a_small_minibatch_after_a_large_one(self, monkeypatch):
+        """For a large one the compiler chooses kernels that it would not choose for a small one."""
+        self.record_graphs(monkeypatch)
+        model = self.model(
+            hidden_size=1024, num_hidden_layers=1, max_position_embeddings=8192, initializer_range=0.02
+        )
+        compile_blocks(model)
+        shard_model(model, init_device_mesh(self.device.type, (1,)), compute_dtype=self.dtype)
+        for length in (5200, 40):
+            self.loss_and_gradients(model, random_samples([length], VOCABULARY))
+        assert counters["stats"]["unique_graphs"] == 1, dict(guard_failures)
+
     @property
     def dtype(self):
         return torch.bfloat16 if self.device.type == "cuda" else torch.float32
 
-    def model(self):
-        model = tiny_model().to(self.device)
+    def model(self, **changes):
+        model = tiny_model(**changes).to(self.device)
         use_loss(model, "fused")
         if self.device.type == "cuda":  # (on a CPU packed attention goes by the lengths of sequences, not compiled)
             use_packed_attention(model, choose_backend(self.device, self.dtype))
@@ -68,15 +77,22 @@ class TestCompiledBlocks(DistributedTest):
         loss.backward()
         return [loss.detach(), *(parameter.grad.full_tensor() for parameter in model.parameters())]
 
+    def record_graphs(self, monkeypatch):
+        monkeypatch.setattr(torch, "compile", self.recording_compile(torch.compile))
+        torch._dynamo.reset()
+        counters.clear()
+        self.variables = []
+
     def recording_compile(self, compile):
         """Return torch.compile that notes the numbers among each graph's arguments. On a CPU it makes no kernels."""
-        backend = lookup_backend("inductor" if self.device.type == "cuda" else "aot_eager_decomp_partition")
+        kernels = self.device.type == "cuda"
+        backend = lookup_backend("inductor" if kernels else "aot_eager_decomp_partition")
 
-        def recording(graph, example_inputs):
+        def recording(graph, example_inputs, options):
             arguments = itertools.takewhile(lambda node: node.op == "placeholder", graph.graph.nodes)
             values = [node.meta["example_value"] for node in arguments]
             numbers = [value for value in values if not isinstance(value, torch.Tensor) or not value.ndim]
             self.variables.append([str(number) for number in numbers])
-            return backend(graph, example_inputs)
+            return backend(graph, example_inputs, **({"config_patches": options} if kernels else {}))
 
         return lambda forward, **options: compile(forward, backend=recording, **options)

@@ -156,7 +156,13 @@ def _blocks_to_checkpoint(config: TrainConfig, worker: Worker, model: nn.Module,
     limit = config.memory_limit_gb * 1e9 if config.memory_limit_gb else 0.9 * of_device
     tokens = torch.zeros(config.max_tokens_per_rank, dtype=torch.int64)
     largest = _minibatch(config, [{"input_ids": tokens, "labels": tokens}])
-    return blocks_to_checkpoint(model, lambda: loss_of(framework, largest, worker.device), limit)
+
+    def loss_of_largest() -> Tensor:
+        with framework.computing():  # (of the model itself: DDP would go on to wait for a backward pass)
+            loss: Tensor = model(**model_inputs(largest, worker.device)).loss
+        return loss
+
+    return blocks_to_checkpoint(model, loss_of_largest, limit)
 
 
 def _minibatch(config: TrainConfig, samples: Sequence[Sample]) -> Minibatch:
