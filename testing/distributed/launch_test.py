@@ -37,6 +37,15 @@ def write_much():
     print("x" * 200_000)
 
 
+class OfTwoParts(Exception):
+    def __init__(self, first, second):
+        super().__init__(f"{first} and {second}")
+
+
+def raise_of_two_parts():
+    raise OfTwoParts("one", "two")
+
+
 def skip():
     pytest.skip("from a rank")
 
@@ -68,6 +77,12 @@ def test_seed():
 def test_error_is_of_the_type_that_was_raised():
     with pytest.raises(LookupError, match="1 of 2 ranks failed") as caught:
         launch_procs(fail_on, 2, 1)
+    assert isinstance(caught.value, RanksFailed)
+
+
+def test_error_of_a_type_that_wants_other_arguments():
+    with pytest.raises(OfTwoParts, match="(?s)1 of 1 ranks failed.*one and two") as caught:
+        launch_procs(raise_of_two_parts, 1)
     assert isinstance(caught.value, RanksFailed)
 
 

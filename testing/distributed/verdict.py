@@ -128,7 +128,13 @@ def _class_for(states: Sequence[RankState]) -> type[RanksFailed]:
         return type(
             f"{error.__name__} on ranks",
             (RanksFailed, error),
-            {"__str__": RanksFailed.__str__, "__module__": "builtins"},
+            {"__init__": _set_message, "__str__": RanksFailed.__str__, "__module__": "builtins"},
         )
     except TypeError:  # their memory layouts do not combine
         return RanksFailed
+
+
+def _set_message(error: RanksFailed, msg: str, pytrace: bool) -> None:
+    """Initialise what pytest asks for; the other class may want arguments that only the rank had."""
+    BaseException.__init__(error, msg)
+    error.msg, error.pytrace = msg, pytrace
