@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
-from trainers.attention.packed import Backend, packed_attention
+from trainers.attention.backends import Backend
+from trainers.attention.packed import packed_attention
 
 # What a model may ask of its attention and the packed kernels do not do: as a model passes it, never ignored.
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")

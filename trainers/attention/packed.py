@@ -1,24 +1,16 @@
 """Causal attention over sequences packed one after the other: each token sees the earlier tokens of its own sequence.
 
 Legend: T tokens of all sequences, H query heads, K key and value heads (a divisor of H), D dimensions of a head.
-
-============  =======================================================================================
-flash_attn    the flash-attn package's variable-length kernel; GPUs
-varlen        the same kernel as torch brings it; GPUs, no package needed
-sdpa          torch's scaled dot product attention, sequence by sequence; any device, any dtype
-============  =======================================================================================
-
-All of them are exact; they differ by rounding alone.
 """
 
 from importlib.util import find_spec
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Backend = Literal["flash_attn", "varlen", "sdpa"]
+from trainers.attention.backends import Backend
 
 
 def choose_backend(device: torch.device, dtype: torch.dtype) -> Backend:
@@ -49,7 +41,7 @@ def packed_attention(
         cu_seqlens: int32 ``[sequences + 1]``, where each sequence starts, then T.
         max_seqlen: tokens of the longest sequence.
         scale: factor of the scores before the softmax, as a rule ``D ** -0.5``.
-        backend: see the module's table.
+        backend: see `trainers.attention.backends`.
         window: a token sees itself and the ``window - 1`` tokens before it; default all.
         dropout: share of the attention weights that is dropped.
 

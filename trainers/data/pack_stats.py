@@ -13,7 +13,6 @@ from trainers.data.callers_folder import from_callers_folder
 from trainers.data.command_errors import report_error
 from trainers.data.packing import STRATEGIES, Strategy
 from trainers.data.packing_stats import PackingStats, measure
-from trainers.data.sampler import EpochSampler
 from trainers.data.token_lengths import token_lengths
 
 _EXAMPLE = Path(__file__).parent / "example"
@@ -38,6 +37,8 @@ def pack_stats(
     output: Annotated[Path | None, typer.Option(help="Picture to write, e.g. pack_stats.png.")] = None,
 ) -> None:
     """Show what each packing strategy does to a data set, one epoch of it, batch by batch."""
+    from trainers.data.sampler import EpochSampler  # (torch takes seconds, and other commands do not need it)
+
     notes = Console(stderr=True)
     try:
         jsonl, tokenizer = from_callers_folder(jsonl), from_callers_folder(tokenizer)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -14,7 +15,6 @@ from rich.table import Table
 from trainers.data.callers_folder import from_callers_folder
 from trainers.data.command_errors import report_error
 from trainers.data.jsonl_blocks import OnBadLine
-from trainers.data.preparation import PrepareSummary, prepare
 
 app = typer.Typer(add_completion=False)
 
@@ -37,6 +37,8 @@ def main(
     processes: Annotated[int, typer.Option(min=1, help="Processes. Default: one per core.")] = os.cpu_count() or 1,
 ) -> None:
     """Tokenise conversations: from messages to input_ids and labels, a JSON object a line or an Arrow file."""
+    from trainers.data.preparation import prepare  # (transformers takes seconds, and other commands do not need it)
+
     notes = Console(stderr=True)
     logging.basicConfig(format="%(message)s", handlers=[RichHandler(console=notes, show_time=False, show_path=False)])
     messages, output = from_callers_folder(messages), from_callers_folder(output)
@@ -64,16 +66,16 @@ def main(
                 num_processes=processes,
                 advance=lambda size: progress.advance(task, size),
             )
-        notes.print(_table(summary, output))
+        notes.print(_table(vars(summary), output))
     except (ValueError, OSError) as error:
         raise typer.Exit(report_error(error)) from error
 
 
-def _table(summary: PrepareSummary, output: Path) -> Table:
+def _table(counts: Mapping[str, int], output: Path) -> Table:
     table = Table(title=f"{output.name}", title_justify="left", show_header=False)
     table.add_column("what", no_wrap=True)
     table.add_column("count", justify="right")
-    for name, count in vars(summary).items():
+    for name, count in counts.items():
         table.add_row(name.replace("_", " "), f"{count:,}")
     return table
 

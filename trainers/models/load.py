@@ -10,12 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-
-
-def has_weights(folder: Path) -> bool:
-    """Whether a model's folder has weights beside its configuration."""
-    return any(path for pattern in _WEIGHTS for path in folder.glob(pattern))
+from trainers.models.model_folder import has_weights
 
 
 def read_model(folder: Path, seed: int = 0) -> PreTrainedModel:

@@ -7,7 +7,7 @@ positions without loss cost the head nothing.
 
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,7 @@ from transformers import PreTrainedModel
 from transformers.loss.loss_utils import ForCausalLMLoss
 
 from trainers.models.linear_cross_entropy import linear_cross_entropy
-
-Loss = Literal["fused", "transformers", "liger"]
-"""``fused``: ours, never holds all logits. ``transformers``: theirs, on full logits. ``liger``: the kernel of Liger
-(GPU)."""
+from trainers.models.loss_kinds import Loss
 
 
 def use_loss(model: PreTrainedModel, kind: Loss) -> None:

@@ -1,38 +1,23 @@
 """Command line of the SFT trainer."""
 
 import inspect
-import logging
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
-import torch
 import typer
-import yaml  # type: ignore[import-untyped]
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
-from rich.console import Console
-from rich.logging import RichHandler
-from transformers.utils.logging import disable_progress_bar
 
-from trainers.checkpoint.ranks import CheckpointError, Ranks
 from trainers.data.callers_folder import from_callers_folder
 from trainers.data.command_errors import report_error
 from trainers.data.pack_stats import pack_stats
 from trainers.data.prepare import main as prepare
-from trainers.sft.callbacks import Callback
 from trainers.sft.config import CONFIG, TrainConfig, read_config
-from trainers.sft.conversations import tokenised
 from trainers.sft.convert import convert
-from trainers.sft.display import LossCurve, ProgressBar
 from trainers.sft.launch import launch, launched
-from trainers.sft.loop import train as run_training
-from trainers.sft.metrics import JsonlMetrics, TensorBoardMetrics, WandbMetrics
 from trainers.sft.options import check_options_compatible
-from trainers.sft.signals import STOPPED
-from trainers.sft.worker import hardware_of, joined
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -61,47 +46,29 @@ def resume(output: Annotated[Path, typer.Argument(help="Output folder of a train
 def _start(read: Callable[[], TrainConfig]) -> int:
     try:
         config = _absolute(read())
-        hardware = hardware_of(config.device)
-        check_options_compatible(config, "cuda" if hardware == "gpu" and torch.cuda.is_available() else "cpu")
+        num_gpus = _num_gpus(config)
+        check_options_compatible(config, "cuda" if num_gpus else "cpu")
         if launched():
             return run(config)
-        return launch(config.ranks or max(1, torch.cuda.device_count() * (hardware == "gpu")), run, config)
+        return launch(config.ranks or num_gpus or 1, run, config)
     except (ValueError, OSError) as error:
         return report_error(error)
 
 
 def run(config: TrainConfig) -> int:
     """Train on this rank; return the exit status."""
-    console = Console(stderr=True)
-    rank = int(os.environ["RANK"])
-    logging.basicConfig(
-        level=logging.INFO if rank == 0 else logging.ERROR,
-        format="%(message)s",
-        handlers=[RichHandler(console=console, show_time=False, show_path=False)],
-    )
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # (of transformers, for every model that is read or written)
-    try:
-        with joined(config.device) as worker:
-            config = tokenised(config, Ranks(worker.control))
-            outcome = run_training(config, worker, _callbacks(config, console) if rank == 0 else [])
-    except (ValueError, CheckpointError) as error:
-        return report_error(error)
-    return STOPPED if outcome.signal else 0
+    from trainers.sft import rank  # (takes seconds, which the process that starts several ranks can do without)
+
+    return rank.run(config)
 
 
-def _callbacks(config: TrainConfig, console: Console) -> list[Callback]:
-    folder = config.output
-    folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    (folder / CONFIG).write_text(text)
-    console.print(text, highlight=False, style="dim")
-    return [
-        ProgressBar(console),
-        JsonlMetrics(folder),
-        *([TensorBoardMetrics(folder)] if config.tensorboard else []),
-        *([WandbMetrics(folder)] if config.wandb else []),
-        LossCurve(folder),
-    ]
+def _num_gpus(config: TrainConfig) -> int:
+    """GPUs of this machine that the training may use."""
+    if config.device == "cpu":
+        return 0
+    import torch  # (takes seconds, which a training on CPUs need not wait for)
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def _absolute(config: TrainConfig) -> TrainConfig:

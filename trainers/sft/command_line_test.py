@@ -66,6 +66,11 @@ def steps_of(output):
     return [json.loads(line)["step"] for line in (output / "metrics.jsonl").read_text().splitlines()]
 
 
+def has_transformers(pid):
+    """Whether the process has loaded what transformers imports: the library of safetensors."""
+    return "_safetensors_rust" in Path(f"/proc/{pid}/maps").read_text()
+
+
 def test_train_stop_resume(tmp_path, environment):
     """Two ranks, stopped by a signal to the command; resumed under torchrun's launcher to the end."""
     output = tmp_path / "run"
@@ -73,9 +78,12 @@ def test_train_stop_resume(tmp_path, environment):
     while not (output / "metrics.jsonl").exists() or len(steps_of(output)) < 2:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    with_transformers = [pid for pid in (process.pid, *children) if has_transformers(pid)]
     process.send_signal(signal.SIGTERM)
     told = process.communicate()[1]
     assert process.returncode == 75 and "stopped by SIGTERM" in told
+    assert len(with_transformers) == 2 and process.pid not in with_transformers
     stopped = steps_of(output)[-1]
 
     text = (output / "config.yaml").read_text()

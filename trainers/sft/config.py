@@ -18,9 +18,9 @@ from pydantic import (
     model_validator,
 )
 
-from trainers.attention.packed import Backend
+from trainers.attention.backends import Backend
 from trainers.data.packing import Oversize, Strategy
-from trainers.models.token_loss import Loss
+from trainers.models.loss_kinds import Loss
 
 CONFIG = "config.yaml"
 """File of the output folder: the whole configuration of the run."""

@@ -1,27 +1,14 @@
 """Command line: a full state of a training to a folder that transformers loads."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
-from torch import Tensor, nn
-from transformers import AutoTokenizer
 
-from trainers.checkpoint.consolidate import consolidate, load_weights, write_folder
-from trainers.checkpoint.ranks import CheckpointError
-from trainers.checkpoint.store import Checkpoint, CheckpointStore
 from trainers.data.callers_folder import from_callers_folder
 from trainers.data.command_errors import report_error
-from trainers.lora.adapters import add_lora, merged_tensors
-from trainers.lora.quantization import quantize_nf4
-from trainers.models.align import align
-from trainers.models.load import empty_model, materialise, read_model
-from trainers.optim.osft import dense_tensors, insert_osft_layers
-from trainers.sft.config import CONFIG, TrainConfig, read_config
-from trainers.sft.saving import STATES
+from trainers.sft.config import CONFIG, read_config
 
 
 def convert(
@@ -31,6 +18,10 @@ def convert(
     save_dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16. Default: as in config.yaml.")] = None,
 ) -> None:
     """Make a model that transformers loads of a full state. Adapters are merged, factors of OSFT multiplied out."""
+    # torch and transformers take seconds, and other commands do not need them.
+    from trainers.checkpoint.ranks import CheckpointError
+    from trainers.sft.conversion import convert_state, intact_state
+
     notes = Console(stderr=True)
     output, folder = from_callers_folder(output), from_callers_folder(folder)
     try:
@@ -40,67 +31,3 @@ def convert(
     except (ValueError, OSError, CheckpointError) as error:
         raise typer.Exit(report_error(error)) from error
     notes.print(f"step {checkpoint.step}: model {folder}", highlight=False, soft_wrap=True)
-
-
-def intact_state(output: Path, step: int | None) -> Checkpoint:
-    """Return a full state in the output folder of a training whose contents are intact.
-
-    Args:
-        output: the folder.
-        step: optimizer steps before the state was taken; None: the newest intact one.
-
-    Raises:
-        ValueError: if there is none, or that of the step is damaged.
-    """
-    store = CheckpointStore(output / STATES)
-    checkpoints, _ = store.scan()
-    steps = [checkpoint.step for checkpoint in checkpoints]
-    if step is None:
-        if newest := store.latest():
-            return newest
-        raise ValueError(f"{store.folder} has no intact state: give the output folder of a training")
-    if step not in steps:
-        raise ValueError(
-            f"{store.folder} has no state of step {step}: there are {', '.join(map(str, steps)) or 'none'}"
-        )
-    checkpoint = checkpoints[steps.index(step)]
-    if damage := store.damage(checkpoint):
-        raise ValueError(f"{checkpoint.path} is damaged: {damage}; choose another step of {', '.join(map(str, steps))}")
-    return checkpoint
-
-
-def convert_state(checkpoint: Checkpoint, config: TrainConfig, folder: Path) -> None:
-    """Write the model of a full state as `train` would have, on this machine, however many ranks saved it.
-
-    Memory: one shard; with adapters or factors the whole model in fp32.
-
-    Args:
-        checkpoint: the state.
-        config: of the training; its model and tokenizer are read, weights only if they are quantised.
-        folder: made here.
-
-    Raises:
-        ValueError: the folder exists, or model, tokenizer and state are not those of one training.
-    """
-    tokenizer = AutoTokenizer.from_pretrained(config.tokenizer or config.model)
-    quantised = config.quantize == "nf4"  # (a state has not the weights in four bits)
-    model = read_model(config.model, config.seed) if quantised else empty_model(config.model)
-    align(model, tokenizer)
-    if quantised:
-        quantize_nf4(model, torch.float32)
-    dtype = getattr(torch, config.save_dtype)
-    trained: nn.Module
-    dense: Iterable[tuple[str, Tensor]]
-    if config.lora_rank:
-        adapted = add_lora(model, rank=config.lora_rank, alpha=config.lora_alpha, target_modules=config.lora_targets)
-        trained, dense = adapted, merged_tensors(adapted)
-    elif config.osft_unfreeze is not None:
-        insert_osft_layers(model, config.osft_unfreeze, config.osft_targets)
-        trained, dense = model, dense_tensors(model)
-    else:
-        consolidate(checkpoint, model, folder, tokenizer=tokenizer, dtype=dtype)
-        return
-    if not quantised:
-        materialise(trained, torch.device("cpu"))
-    load_weights(checkpoint, trained)
-    write_folder(model, folder, dense, tokenizer=tokenizer, dtype=dtype)

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from matplotlib import pyplot  # noqa: F401  # (imported once, before the forks)
 
-from trainers.sft.command_line import run
 from trainers.sft.config import TrainConfig
 from trainers.sft.metrics import METRICS
+from trainers.sft.rank import run
 
 _FORK = multiprocessing.get_context("fork")
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from trainers.models.load import has_weights
+from trainers.models.model_folder import has_weights
 from trainers.sft.config import TrainConfig
 
 _EXTRAS = {"tensorboard": "tensorboard", "wandb": "wandb", "quantize": "bitsandbytes"}
