@@ -45,6 +45,7 @@ class MaxTokensPerRankCollator:
         oversize: ``error`` refuses a sample above the limit, ``drop`` leaves it out, counts it in
             ``batch_num_dropped_samples`` and logs a warning on rank 0.
         pad_token_id: id of the padding; needed by ``padded`` alone.
+        quadratic: how much the work of a sample grows with the square of its length, see `pack`.
 
     Raises:
         ValueError: if the rank is not one of ``num_ranks``, or the pad id is missing.
@@ -58,8 +59,11 @@ class MaxTokensPerRankCollator:
         strategy: Strategy = "best_fit",
         oversize: Oversize = "error",
         pad_token_id: int | None = None,
+        quadratic: float = 0.0,
     ) -> None:
-        pack([], max_tokens_per_rank, num_ranks, strategy, oversize)  # refuses bad arguments before the first batch
+        pack(
+            [], max_tokens_per_rank, num_ranks, strategy, oversize, quadratic
+        )  # refuses bad arguments before the first batch
         if not 0 <= rank < num_ranks:
             raise ValueError(f"rank {rank} is not one of num_ranks={num_ranks}: ranks count from 0")
         if strategy == "padded" and (pad_token_id is None or pad_token_id < 0):
@@ -73,6 +77,7 @@ class MaxTokensPerRankCollator:
         self._strategy = strategy
         self.oversize = oversize
         self._pad_token_id = pad_token_id
+        self._quadratic = quadratic
 
     def __call__(self, batch: Sequence[Sample]) -> list[Minibatch]:
         """Collate this rank's share of the batch.
@@ -103,7 +108,9 @@ class MaxTokensPerRankCollator:
         Returns:
             As for a call, and the same errors.
         """
-        packing = pack(lengths, self.max_tokens_per_rank, self._num_ranks, self._strategy, self.oversize)
+        packing = pack(
+            lengths, self.max_tokens_per_rank, self._num_ranks, self._strategy, self.oversize, self._quadratic
+        )
         if packing.dropped and self._rank == 0:
             _log.warning(
                 "left out %d of %d samples longer than max_tokens_per_rank=%d",

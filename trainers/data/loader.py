@@ -56,6 +56,7 @@ def get_data_loader(
     strategy: Strategy = "best_fit",
     oversize: Oversize = "error",
     pad_token_id: int | None = None,
+    quadratic: float = 0.0,
     num_workers: int = 0,
     prefetch_batches: int = 2,
     pin_memory: bool = False,
@@ -73,6 +74,7 @@ def get_data_loader(
         strategy: how to pack, see `trainers.data.packing`.
         oversize: refuse a sample above the limit here, at the start, or ``drop`` such samples batch by batch.
         pad_token_id: needed by the strategy ``padded``.
+        quadratic: how much the work of a sample grows with the square of its length, see `trainers.data.packing.pack`.
         num_workers: threads that prepare batches; 0 prepares each when it is asked for. One is enough unless the file
             system is slow.
         prefetch_batches: batches that the threads prepare ahead.
@@ -84,7 +86,9 @@ def get_data_loader(
         ValueError: if an argument is out of range, the sampler is for another number of samples, or a sample is above
             the limit with ``oversize="error"``.
     """
-    collator = MaxTokensPerRankCollator(max_tokens_per_rank, rank, num_ranks, strategy, oversize, pad_token_id)
+    collator = MaxTokensPerRankCollator(
+        max_tokens_per_rank, rank, num_ranks, strategy, oversize, pad_token_id, quadratic
+    )
     return BatchLoader(dataset, sampler, collator, batch_size, num_workers, prefetch_batches, pin_memory, drop_last)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trainers.data import packing
@@ -69,6 +69,48 @@ def test_no_step_of_dummies_alone(strategy, lengths, num_ranks):
 def test_list_and_array_pack_alike(strategy, lengths, num_ranks):
     as_array = pack(np.array(lengths, dtype=np.int32), LIMIT, num_ranks, strategy)
     assert as_array == pack(lengths, LIMIT, num_ranks, strategy)
+
+
+def waited_for(packed: Packing, lengths: list[int], quadratic: float) -> float:
+    """The work of each step's rank that has the most, summed."""
+
+    def work(members: list[int]) -> float:
+        return sum(lengths[index] + quadratic * lengths[index] ** 2 for index in members if index != DUMMY)
+
+    return sum(max(map(work, step)) for step in zip(*packed.minibatches, strict=True))
+
+
+@given(lengths=batches, num_ranks=ranks, quadratic=st.sampled_from([1e-3, 0.1, 10.0]))
+@example([33, 27, 11, 59], 2, 10.0)  # (spread, they would wait longer)
+def test_spreading_work_changes_who_waits_alone(lengths, num_ranks, quadratic):
+    plain, spread = pack(lengths, LIMIT, num_ranks), pack(lengths, LIMIT, num_ranks, quadratic=quadratic)
+    assert spread.num_steps == plain.num_steps
+    indices = Counter(index for steps in spread.minibatches for members in steps for index in members)
+    del indices[DUMMY]
+    assert indices == Counter(range(len(lengths)))
+    assert all(cost("", members, lengths) <= LIMIT for steps in spread.minibatches for members in steps)
+    assert waited_for(spread, lengths, quadratic) <= waited_for(plain, lengths, quadratic)
+
+
+@pytest.mark.parametrize(("num_ranks", "before", "after"), [(2, 0.03, 0.005), (4, 0.05, 0.01), (8, 0.1, 0.03)])
+def test_ranks_wait_little_where_attention_costs(num_ranks, before, after):
+    """Of lengths as they are in conversations, and an attention that takes as long as all else in 6,900 tokens."""
+    lengths = np.clip(np.random.default_rng(0).lognormal(6.3, 0.9, 512), 32, 8000).astype(int).tolist()
+    quadratic = 1 / 6900
+    mean = sum(length + quadratic * length**2 for length in lengths) / num_ranks
+    assert waited_for(pack(lengths, 16384, num_ranks), lengths, quadratic) > (1 + before) * mean
+    assert waited_for(pack(lengths, 16384, num_ranks, quadratic=quadratic), lengths, quadratic) < (1 + after) * mean
+
+
+def test_a_step_has_the_like_of_each_rank():
+    lengths = [22, 20, 26, 44, 29, 52]
+    assert waited_for(pack(lengths, LIMIT, 2, quadratic=1e-3), lengths, 1e-3) == pytest.approx(101.78)
+
+
+@pytest.mark.parametrize("quadratic", [-1.0, float("nan")])
+def test_negative_work_is_refused(quadratic):
+    with pytest.raises(ValueError, match=f"quadratic must be >= 0, got {quadratic}"):
+        pack([1], LIMIT, 1, quadratic=quadratic)
 
 
 @every_strategy

@@ -11,8 +11,8 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from transformers import PreTrainedModel
 
 _OPTIONS: dict[str, Any] = {"triton.mix_order_reduction_non_strict_mode": True}
-"""Fuse the sums of a norm's backward pass for any number of tokens. The compiler's own limit, from 4096 on, makes it compile
-again, in the middle of a training, for the first minibatch below."""
+"""Fuse the sums of a norm's backward pass for any number of tokens. The compiler's own limit, from 4096 on, makes it
+compile again, in the middle of a training, for the first minibatch below."""
 
 
 def transformer_blocks(model: nn.Module) -> list[nn.Module]:
@@ -34,7 +34,8 @@ def transformer_blocks(model: nn.Module) -> list[nn.Module]:
 def checkpoint_blocks(model: nn.Module, count: int, *, compiled: bool = False) -> None:
     """Let the first ``count`` blocks keep their inputs and what attention returned, and compute the rest anew.
 
-    Attention is dear to compute and what it returns is small. Results do not change, random numbers of dropout included.
+    Attention is dear to compute and what it returns is small. Results do not change, random numbers of dropout
+    included.
 
     Source: Chen et al. 2016, arXiv:1604.06174; that what is dear for its size is kept: Korthikanti et al. 2022,
     arXiv:2205.05198, section 5.
@@ -64,8 +65,8 @@ def compile_blocks(model: nn.Module) -> None:
 
 
 def _compiled(forward: Any) -> Any:
-    # What is given to a block varies; what its modules hold, such as the epsilon of a norm, does not. (The compiler takes
-    # floats for variables, finds out that they are constants only at its end, and begins anew.)
+    # What is given to a block varies; what its modules hold, such as the epsilon of a norm, does not. (The compiler
+    # takes floats for variables, finds out that they are constants only at its end, and begins anew.)
     torch._dynamo.config.specialize_float = True
     # It warns of operations in place where activations are computed anew; nothing that is kept goes through one.
     logging.getLogger("torch._higher_order_ops.wrap").setLevel(logging.ERROR)

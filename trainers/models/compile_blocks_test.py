@@ -37,7 +37,9 @@ class TestCompiledBlocks(DistributedTest):
             shard_model(model, init_device_mesh(self.device.type, (1,)), compute_dtype=self.dtype)
         checkpoint_blocks(compiled, recomputed, compiled=True)
         for at, samples in enumerate(MINIBATCHES):
-            results = zip(self.loss_and_gradients(compiled, samples), self.loss_and_gradients(eager, samples), strict=True)
+            results = zip(
+                self.loss_and_gradients(compiled, samples), self.loss_and_gradients(eager, samples), strict=True
+            )
             for which, (actual, expected) in enumerate(results):
                 assert_close(actual, expected, f"{which} of minibatch {at}", computed_in=self.dtype)
         assert counters["stats"]["unique_graphs"] == graphs, dict(guard_failures)
@@ -50,12 +52,10 @@ class TestCompiledBlocks(DistributedTest):
     def test_a_small_minibatch_after_a_large_one(self, monkeypatch):
         """For a large one the compiler chooses kernels that it would not choose for a small one."""
         self.record_graphs(monkeypatch)
-        model = self.model(
-            hidden_size=1024, num_hidden_layers=1, max_position_embeddings=8192, initializer_range=0.02
-        )
+        model = self.model(hidden_size=1024, num_hidden_layers=1, max_position_embeddings=8192, initializer_range=0.02)
         compile_blocks(model)
         shard_model(model, init_device_mesh(self.device.type, (1,)), compute_dtype=self.dtype)
-        for length in (5200, 40):
+        for length in (5200 if self.device.type == "cuda" else 52, 40):
             self.loss_and_gradients(model, random_samples([length], VOCABULARY))
         assert counters["stats"]["unique_graphs"] == 1, dict(guard_failures)
 

@@ -44,7 +44,7 @@ def shard_model(
     )
     offload = CPUOffloadPolicy() if cpu_offload else OffloadPolicy()
     for block in transformer_blocks(model):
-        fully_shard(
+        sharded = fully_shard(
             block,
             mesh=mesh,
             mp_policy=precision,
@@ -53,11 +53,11 @@ def shard_model(
         )
         if mesh.size() == 1:
             # (nothing to wait for: the weights of the next block, gathered ahead of their use, would only take memory)
-            block.set_modules_to_backward_prefetch([block])
+            sharded.set_modules_to_backward_prefetch([sharded])
         for module in block.modules():
-            # The compiler would take every number that a module of FSDP's holds, such as the size of a head, for one that
-            # varies, and compile kernels that divide by it.
-            module._is_fsdp_managed_module = False
+            # The compiler would take every number that a module of FSDP's holds, such as the size of a head, for one
+            # that varies, and compile kernels that divide by it.
+            module._is_fsdp_managed_module = False  # type: ignore[assignment]
     return fully_shard(model, mesh=mesh, mp_policy=precision, offload_policy=offload)
 
 

@@ -69,9 +69,7 @@ class TestShardedModel(DistributedTest):
             use_packed_attention(model, "sdpa")
             use_loss(model, "fused")
         mesh = init_device_mesh(self.device.type, (self.world_size,))
-        shard_model(
-            sharded, mesh, compute_dtype=torch.bfloat16, reshard_after_forward=reshard_after_forward
-        )
+        shard_model(sharded, mesh, compute_dtype=torch.bfloat16, reshard_after_forward=reshard_after_forward)
         sums = [torch.zeros_like(parameter, dtype=torch.float32) for parameter in alone.parameters()]
         for at in range(2):
             inputs = model_inputs(collate_packed([SAMPLES[self.rank + 2 * at]], COUNTED), self.device)

@@ -117,6 +117,11 @@ def peak_flops(device: torch.device) -> float | None:
     return next((peak for part, peak in _PEAK_FLOPS.items() if part in name), None)
 
 
+_ATTENTION_SLOWER = 4.5
+"""How much longer an operation of attention takes than one of a product of matrices: flash-attn 2, heads of 64, H100
+(docs/benchmarks/sft.md)."""
+
+
 def flops_per_token(model: torch.nn.Module, mean_length: float) -> float:
     """Operations of a token's forward and backward pass: six for each weight that is multiplied, and the attention's.
 
@@ -127,6 +132,22 @@ def flops_per_token(model: torch.nn.Module, mean_length: float) -> float:
         model: a transformers model.
         mean_length: tokens of a sequence, averaged over tokens.
     """
+    matrices, attention = _multiplied(model)
+    return 6.0 * (matrices + attention * mean_length)
+
+
+def quadratic_work(model: torch.nn.Module) -> float:
+    """The factor c with which the time for a sequence of n tokens is proportional to ``n + c * n**2``.
+
+    Args:
+        model: a transformers model.
+    """
+    matrices, attention = _multiplied(model)
+    return _ATTENTION_SLOWER * attention / matrices
+
+
+def _multiplied(model: torch.nn.Module) -> tuple[float, float]:
+    """Numbers that a token is multiplied with: weights, and those in attention for each token of its sequence."""
     config: Any = model.config.get_text_config()  # type: ignore[operator, union-attr]
     # (the parameters of a quantised layer are packed)
     shapes = [getattr(parameter, "quant_state", parameter).shape for parameter in model.parameters()]
@@ -134,5 +155,4 @@ def flops_per_token(model: torch.nn.Module, mean_length: float) -> float:
     embedding = model.get_input_embeddings().weight.numel()  # type: ignore[operator]
     if not config.tie_word_embeddings:
         matrices -= embedding  # (looked up, not multiplied; a tied one is multiplied as the head)
-    attention = config.num_hidden_layers * config.hidden_size * mean_length
-    return 6.0 * float(matrices + attention)
+    return float(matrices), float(config.num_hidden_layers * config.hidden_size)

@@ -3,7 +3,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from trainers.sft import measurement
-from trainers.sft.measurement import Meter, flops_per_token, peak_flops
+from trainers.sft.measurement import Meter, flops_per_token, peak_flops, quadratic_work
 
 CPU = torch.device("cpu")
 
@@ -62,4 +62,6 @@ def test_flops(tied):
         tie_word_embeddings=tied,
     )  # fmt: skip
     matrices = 3 * (4 * 8 * 8 + 3 * 8 * 16) + 10 * 8
-    assert flops_per_token(LlamaForCausalLM(config), mean_length=5.0) == 6 * (matrices + 3 * 8 * 5)
+    model = LlamaForCausalLM(config)
+    assert flops_per_token(model, mean_length=5.0) == 6 * (matrices + 3 * 8 * 5)
+    assert quadratic_work(model) == pytest.approx(4.5 * 3 * 8 / matrices)

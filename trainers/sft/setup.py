@@ -16,6 +16,7 @@ from trainers.optim.optimizer import build_optimizer
 from trainers.optim.schedule import build_schedule
 from trainers.sft.config import TrainConfig
 from trainers.sft.frameworks import Framework
+from trainers.sft.measurement import quadratic_work
 from trainers.sft.setup_data import build_loader, count_steps, read_data
 from trainers.sft.setup_model import loss_of, set_up_model
 from trainers.sft.worker import Worker
@@ -74,7 +75,8 @@ def set_up(config: TrainConfig, worker: Worker) -> Training:
         weight_decay=config.weight_decay,
         options=config.optimizer_options,
     )
-    loader = build_loader(config, worker, train_data, tokenizer.pad_token_id)
+    quadratic = quadratic_work(base)
+    loader = build_loader(config, worker, train_data, tokenizer.pad_token_id, quadratic=quadratic)
     total_steps = count_steps(config, train_data)
     schedule = build_schedule(
         optimizer,
@@ -94,7 +96,9 @@ def set_up(config: TrainConfig, worker: Worker) -> Training:
         optimizer=optimizer,
         schedule=schedule,
         loader=loader,
-        validation=build_loader(config, worker, validation_data, tokenizer.pad_token_id, train=False)
+        validation=build_loader(
+            config, worker, validation_data, tokenizer.pad_token_id, quadratic=quadratic, train=False
+        )
         if validation_data
         else None,
         total_steps=total_steps,

@@ -53,9 +53,24 @@ def _check_loss(config: TrainConfig, path: Path, purpose: str, data: SampleDatas
 
 
 def build_loader(
-    config: TrainConfig, worker: Worker, data: SampleDataset, pad_token_id: int, *, train: bool = True
+    config: TrainConfig,
+    worker: Worker,
+    data: SampleDataset,
+    pad_token_id: int,
+    *,
+    quadratic: float,
+    train: bool = True,
 ) -> BatchLoader:
-    """Load batches of a data set, in epochs or, where the training has none, without end."""
+    """Load batches of a data set, in epochs or, where the training has none, without end.
+
+    Args:
+        config: of the training.
+        worker: this rank.
+        data: the data set.
+        pad_token_id: for padded minibatches.
+        quadratic: what attention adds to a sample's work, see `quadratic_work`.
+        train: the training's own data, not those of validation.
+    """
     endless = train and not config.epochs
     return get_data_loader(
         data,
@@ -67,6 +82,7 @@ def build_loader(
         strategy=config.packing,
         oversize=config.oversize,
         pad_token_id=pad_token_id,
+        quadratic=quadratic,
         num_workers=config.num_workers,
         pin_memory=worker.device.type == "cuda",
     )
