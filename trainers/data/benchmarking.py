@@ -17,13 +17,13 @@ EXAMPLE = Path(__file__).parent / "example"
 LIMIT = 4096
 
 
-def lengths_of(distribution: str, count: int, seed: int = 0) -> list[int]:
-    """Draw lengths of at most ``LIMIT`` tokens: lognormal, uniform, or those of the shipped conversations."""
+def lengths_of(distribution: str, count: int, seed: int = 0, longest: int = LIMIT) -> list[int]:
+    """Draw lengths of at most ``longest`` tokens: lognormal, uniform, or those of the shipped conversations."""
     rng = np.random.default_rng(seed)
     if distribution == "lognormal(6.3, 0.9)":
-        drawn = np.clip(rng.lognormal(6.3, 0.9, count), 1, LIMIT).astype(int)
+        drawn = np.clip(rng.lognormal(6.3, 0.9, count), 1, longest).astype(int)
     elif distribution == "uniform":
-        drawn = rng.integers(1, LIMIT + 1, count)
+        drawn = rng.integers(1, longest + 1, count)
     else:
         assert distribution == "conversations"
         drawn = rng.choice(_lengths_of_conversations(), count)

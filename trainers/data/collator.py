@@ -61,9 +61,8 @@ class MaxTokensPerRankCollator:
         pad_token_id: int | None = None,
         quadratic: float = 0.0,
     ) -> None:
-        pack(
-            [], max_tokens_per_rank, num_ranks, strategy, oversize, quadratic
-        )  # refuses bad arguments before the first batch
+        # Refuses bad arguments before the first batch.
+        pack([], max_tokens_per_rank, num_ranks, strategy, oversize, quadratic)
         if not 0 <= rank < num_ranks:
             raise ValueError(f"rank {rank} is not one of num_ranks={num_ranks}: ranks count from 0")
         if strategy == "padded" and (pad_token_id is None or pad_token_id < 0):

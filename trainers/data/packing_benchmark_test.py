@@ -121,6 +121,41 @@ def draw(rows: list[dict[str, object]], path: Path) -> None:
     figure.savefig(path)
 
 
+QUADRATIC = 1 / 6900  # of the model of a billion parameters in docs/benchmarks/sft.md
+
+
+def test_waiting_for_the_rank_with_the_most_work(capsys):
+    packers = {
+        "ours: best_fit, told of the work": partial(pack, quadratic=QUADRATIC),
+        "ours: best_fit": pack,
+        "mini_trainer: lpt": lambda lengths, limit, num_ranks: all_ranks(
+            "mini_trainer", "lpt", limit, num_ranks, lengths
+        ),
+    }
+    rows = [row_of_work(num_ranks, name, packer) for num_ranks in (2, 4, 8) for name, packer in packers.items()]
+    with capsys.disabled():
+        report("packing_work", rows)
+
+
+def row_of_work(num_ranks: int, name: str, packer: Callable[[list[int], int, int], Packing]) -> dict[str, object]:
+    batches = [lengths_of("lognormal(6.3, 0.9)", 128, seed, longest=8000) for seed in range(100)]
+    packings = [packer(batch, 16384, num_ranks) for batch in batches]
+    worked = waited = 0.0
+    for packing, batch in zip(packings, batches, strict=True):
+        work = [length + QUADRATIC * length**2 for length in batch] + [0.0]  # (the last is a dummy's, of index -1)
+        for step in zip(*packing.minibatches, strict=True):
+            works = [sum(work[index] for index in members) for members in step]
+            worked += sum(works)
+            waited += num_ranks * max(works) - sum(works)
+    return {
+        "ranks": num_ranks,
+        "packer": name,
+        "steps": sum(packing.num_steps for packing in packings),
+        "waiting, of the work": f"{waited / worked:.1%}",
+        "ms per batch": f"{seconds(lambda: packer(batches[0], 16384, num_ranks), 9) * 1e3:.2f}",
+    }
+
+
 def test_20000_lengths(capsys):
     rows = [
         row_of_20000(distribution, packer, strategy, partial(one_rank, packer, strategy, LIMIT, 8))
