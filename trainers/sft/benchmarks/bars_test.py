@@ -1,6 +1,6 @@
 from xml.etree import ElementTree
 
-from trainers.sft.bars import bars
+from trainers.sft.benchmarks.bars import bars
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -32,7 +32,7 @@ from trainers.sft.loop import train
 from trainers.sft.metrics import JsonlMetrics
 from trainers.sft.sft_cases import Listener, worker_of_test
 
-MODEL = Path(__file__).parent / "example/tiny_llama"
+MODEL = Path(__file__).parent.parent / "example/tiny_llama"
 STEPS, SKIPPED = 11, 3
 ROUNDS = 3
 BATCH_SIZE = 64

@@ -1,6 +1,6 @@
 """Fine-tunes with the Trainer of transformers: what a benchmark runs beside ours.
 
-    python -m trainers.sft.hugging_face_trainer CONFIG.json
+    python -m trainers.sft.benchmarks.hugging_face_trainer CONFIG.json
 
 Fields of the file: ``model``, a folder with tokenizer; ``rows``, a file of `torch.save` with a list of microbatches,
 each a list of samples; ``output``, a folder; ``arguments``, further ones of ``TrainingArguments``; ``attention``, the

@@ -155,7 +155,7 @@ def hugging_face(task: Path, output: Path) -> float:
     }
     config = {"model": str(task / "model"), "rows": str(task / "rows.pt"), "output": str(output)}
     (output / "config.json").write_text(json.dumps({**config, "arguments": arguments}))
-    return run("trainers.sft.hugging_face_trainer", str(output / "config.json"))
+    return run("trainers.sft.benchmarks.hugging_face_trainer", str(output / "config.json"))
 
 
 TRAINERS = {

@@ -21,7 +21,7 @@ for step in range(5):
 def test_a_module_is_timed_until_its_third_step(tmp_path):
     (tmp_path / "looping.py").write_text(LOOP)
     process = subprocess.run(
-        [sys.executable, "-m", "trainers.sft.stopwatch", "result.json", "3", "looping", "--folder", "."],
+        [sys.executable, "-m", "trainers.sft.benchmarks.stopwatch", "result.json", "3", "looping", "--folder", "."],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd(), *filter(None, sys.path)])},
         check=False,

@@ -30,7 +30,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from trainers.data.benchmarking import report
 from trainers.data.sampler import epoch_order
-from trainers.sft.bars import bars
+from trainers.sft.benchmarks.bars import bars
 
 HARDWARE = os.environ["TRAINYARD_HARDWARE"]
 RANKS = int(os.environ.get("TRAINYARD_DEVICES", "1"))
@@ -215,7 +215,7 @@ def hugging_face(files: Files, output: Path, **arguments: Any) -> Command:
     }
     path = output / "config.json"
     path.write_text(json.dumps(config))
-    return ["trainers.sft.hugging_face_trainer", str(path)]
+    return ["trainers.sft.benchmarks.hugging_face_trainer", str(path)]
 
 
 @dataclass(frozen=True)
@@ -340,7 +340,7 @@ def test_throughput(key: str, files: Files, table: Table, tmp_path: Path) -> Non
     output = tmp_path / "output"
     output.mkdir()
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS), "-m"]
-    stopwatch = ["trainers.sft.stopwatch", str(result), str(LAST), *variant.command(files, output)]
+    stopwatch = ["trainers.sft.benchmarks.stopwatch", str(result), str(LAST), *variant.command(files, output)]
     try:
         _run([*(launcher if variant.launcher or RANKS > 1 else []), *stopwatch], tmp_path, dict(variant.environment))
         measured = Measured(losses=_losses(output / variant.losses), **json.loads(result.read_text()))

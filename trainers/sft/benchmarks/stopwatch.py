@@ -1,6 +1,6 @@
 """Runs a module as ``python -m`` does and times its optimizer steps from outside, whatever trainer it is.
 
-    python -m trainers.sft.stopwatch RESULT.json STEPS MODULE [ARGUMENT ...]
+    python -m trainers.sft.benchmarks.stopwatch RESULT.json STEPS MODULE [ARGUMENT ...]
 
 After so many steps rank 0 writes the result and every rank's process ends: what a trainer does at its end is not timed.
 Nothing waits for the device between the first step and the last.
