@@ -2,7 +2,6 @@
 
 import itertools
 
-import pytest
 import torch
 from torch._dynamo.backends.registry import lookup_backend
 from torch._dynamo.utils import counters, guard_failures
@@ -28,24 +27,24 @@ class TestCompiledBlocks(DistributedTest):
 
     world_size = 1
 
-    @pytest.mark.parametrize(("recomputed", "graphs"), [(0, 1), (1, 2), (2, 1)])
-    def test_loss_gradients_and_graphs(self, recomputed, graphs, monkeypatch):
+    def test_loss_gradients_and_graphs(self, monkeypatch):
+        """Of two blocks that keep their activations, and two that do not."""
         self.record_graphs(monkeypatch)
-        eager, compiled = self.model(), self.model()
+        eager, compiled = (self.model(num_hidden_layers=4) for _ in range(2))
         compile_blocks(compiled)
         for model in (eager, compiled):
             shard_model(model, init_device_mesh(self.device.type, (1,)), compute_dtype=self.dtype)
-        checkpoint_blocks(compiled, recomputed, compiled=True)
+        checkpoint_blocks(compiled, 2, compiled=True)
         for at, samples in enumerate(MINIBATCHES):
             results = zip(
                 self.loss_and_gradients(compiled, samples), self.loss_and_gradients(eager, samples), strict=True
             )
             for which, (actual, expected) in enumerate(results):
                 assert_close(actual, expected, f"{which} of minibatch {at}", computed_in=self.dtype)
-        assert counters["stats"]["unique_graphs"] == graphs, dict(guard_failures)
+        assert counters["stats"]["unique_graphs"] == 2, dict(guard_failures)
         assert not counters["graph_break"]
         # What varies from minibatch to minibatch: sequences, tokens, tokens of the longest sequence.
-        assert len(self.variables) == graphs
+        assert len(self.variables) == 2
         for variables in self.variables:
             assert len(variables) <= 3, f"constants are taken for variables: {variables}"
 
