@@ -90,10 +90,12 @@ def set_up_model(
     return model, trained, framework
 
 
-def loss_of(framework: Framework, minibatch: Minibatch, device: torch.device) -> Tensor:
-    """Return the summed loss of a minibatch of this rank."""
+def loss_of(
+    framework: Framework, minibatch: Minibatch, device: torch.device, module: nn.Module | None = None
+) -> Tensor:
+    """Return the summed loss of a minibatch of this rank, by the framework's module unless another one is given."""
     with framework.computing():
-        loss: Tensor = framework.module(**model_inputs(minibatch, device)).loss
+        loss: Tensor = (module or framework.module)(**model_inputs(minibatch, device)).loss
     return loss
 
 
@@ -156,13 +158,8 @@ def _blocks_to_checkpoint(config: TrainConfig, worker: Worker, model: nn.Module,
     limit = config.memory_limit_gb * 1e9 if config.memory_limit_gb else 0.9 * of_device
     tokens = torch.zeros(config.max_tokens_per_rank, dtype=torch.int64)
     largest = _minibatch(config, [{"input_ids": tokens, "labels": tokens}])
-
-    def loss_of_largest() -> Tensor:
-        with framework.computing():  # (of the model itself: DDP would go on to wait for a backward pass)
-            loss: Tensor = model(**model_inputs(largest, worker.device)).loss
-        return loss
-
-    return blocks_to_checkpoint(model, loss_of_largest, limit)
+    # (by the model itself: DDP around it would go on to wait for a backward pass)
+    return blocks_to_checkpoint(model, lambda: loss_of(framework, largest, worker.device, model), limit)
 
 
 def _minibatch(config: TrainConfig, samples: Sequence[Sample]) -> Minibatch:
