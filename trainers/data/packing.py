@@ -183,8 +183,10 @@ def _spread_work(steps: list[_Step], order: list[int], lengths: list[int], limit
     if num_ranks == 1 or len(order) * len(steps) * num_ranks > _LOOKS:
         return steps
 
+    work = [length + quadratic * length**2 for length in lengths]
+
     def work_of(members: list[int]) -> float:
-        return sum(lengths[index] + quadratic * lengths[index] ** 2 for index in members)
+        return sum(map(work.__getitem__, members))
 
     def waited_for(steps: list[_Step]) -> float:
         return sum(max(map(work_of, step)) for step in steps)
@@ -193,19 +195,18 @@ def _spread_work(steps: list[_Step], order: list[int], lengths: list[int], limit
     rooms = [[limit] * len(steps) for _ in range(num_ranks)]
     works = [[0.0] * len(steps) for _ in range(num_ranks)]
     for index in order:
-        length = lengths[index]
         fitting = [
             (sum(works[rank]), works[rank][at], rank, at)
             for rank in range(num_ranks)
             for at in range(len(steps))
-            if rooms[rank][at] >= length
+            if rooms[rank][at] >= lengths[index]
         ]
         if not fitting:
             return steps
         *_, rank, at = min(fitting)
         bins[rank][at].append(index)
-        rooms[rank][at] -= length
-        works[rank][at] += length + quadratic * length**2
+        rooms[rank][at] -= lengths[index]
+        works[rank][at] += work[index]
     spread = [list(step) for step in zip(*(sorted(each, key=work_of, reverse=True) for each in bins), strict=True)]
     return min(steps, spread, key=waited_for)
 

@@ -60,7 +60,7 @@ def blocks_to_checkpoint(model: nn.Module, run: Callable[[], Tensor], limit_byte
     ((allocated, of_hidden),) = after
     of_block = allocated - before[0]
     trained = sum(local_bytes(parameter) for parameter in model.parameters() if parameter.requires_grad)
-    # A block that is computed anew keeps its input and what attention returned, each of the size of its output.
+    # A block that is computed anew keeps its input and what attention returned, each about the size of its output.
     kept_anyway = 2 * of_hidden
     # Gradient and two moments of each trained parameter, what is outside of the blocks, what each of them keeps in any
     # case, and a block that is computed anew with its gradients: twice what it keeps.
