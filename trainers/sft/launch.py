@@ -66,13 +66,17 @@ def launch(count: int, run: Callable[P, int], *args: P.args, **kwargs: P.kwargs)
 
 def _join(ranks: Sequence[BaseProcess]) -> int:
     """Wait for all ranks, or for the first that fails, and end the others then; return the largest status."""
-    while running := [rank for rank in ranks if rank.exitcode is None]:
-        wait([rank.sentinel for rank in running])
-        if any(rank.exitcode not in (None, 0, STOPPED) for rank in ranks):
+    # Each turn acts on one reading of the statuses: a rank that failed between two would be missed, and the last wait
+    # be for ranks that do not end.
+    while None in (codes := [rank.exitcode for rank in ranks]):
+        running = [rank for rank, code in zip(ranks, codes, strict=True) if code is None]
+        if any(code not in (None, 0, STOPPED) for code in codes):
             for rank in running:
                 rank.join(_GRACE_SECONDS)
                 rank.kill()
-    statuses = [rank.exitcode or 0 for rank in ranks]
+        else:
+            wait([rank.sentinel for rank in running])
+    statuses = [code for code in codes if code is not None]
     return max(status if status >= 0 else 128 - status for status in statuses)
 
 

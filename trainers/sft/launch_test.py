@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from multiprocessing.process import BaseProcess
 
 import pytest
 
@@ -57,6 +58,22 @@ def test_one_rank_is_this_process(tmp_path, monkeypatch):
 
 def test_a_killed_rank_ends_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(launch_module, "_GRACE_SECONDS", 0.1)
+    assert launch(2, kill_rank_1, tmp_path) == 128 + signal.SIGKILL
+    assert not is_running((tmp_path / "0").read_text())
+
+
+@pytest.mark.parametrize("readings", [1, 2])
+def test_a_rank_that_dies_between_two_readings(tmp_path, monkeypatch, readings):
+    """However late its death is read, the others are ended; they would wait for ever."""
+    monkeypatch.setattr(launch_module, "_GRACE_SECONDS", 0.1)
+    exitcode, read = BaseProcess.exitcode.fget, []
+
+    def late(process):
+        read.append(process.name)
+        code = exitcode(process)
+        return None if read.count(process.name) <= readings else code
+
+    monkeypatch.setattr(BaseProcess, "exitcode", property(late))
     assert launch(2, kill_rank_1, tmp_path) == 128 + signal.SIGKILL
     assert not is_running((tmp_path / "0").read_text())
 
