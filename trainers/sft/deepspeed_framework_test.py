@@ -65,9 +65,9 @@ class TestState(DistributedTest):
 
     def check_steps(self, folder, worker, stage):
         training = set_up(self.config(folder, stage), worker)
-        exact = dict(
-            set_up(self.config(folder, stage, framework="ddp", zero_stage=None), worker).model.named_parameters()
-        )
+        replicated = set_up(self.config(folder, stage, framework="ddp", zero_stage=None), worker)
+        assert training.flops_per_token == replicated.flops_per_token
+        exact = dict(replicated.model.named_parameters())
         weights = dict(training.framework.whole_weights())
         assert weights.keys() == exact.keys()
         assert all(torch.equal(weight, exact[name]) for name, weight in weights.items())

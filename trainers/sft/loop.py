@@ -11,7 +11,7 @@ from torch import Tensor
 from trainers.data.loader import Batch, BatchLoader
 from trainers.sft.callbacks import Callback, Callbacks
 from trainers.sft.config import TrainConfig
-from trainers.sft.measurement import Meter, PeakMemory, flops_per_token, peak_flops
+from trainers.sft.measurement import Meter, PeakMemory, peak_flops
 from trainers.sft.progress import Progress, passed
 from trainers.sft.saving import Saver
 from trainers.sft.setup import Training, set_up
@@ -62,7 +62,7 @@ class _Loop:
         self._memory = PeakMemory(training.worker.device)
         self._meter = Meter(
             training.worker.device,
-            flops_per_token(training.base, training.mean_length),
+            training.flops_per_token,
             peak and peak * training.worker.world_size,
         )
 

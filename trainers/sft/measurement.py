@@ -123,36 +123,40 @@ _ATTENTION_SLOWER = 4.5
 
 
 def flops_per_token(model: torch.nn.Module, mean_length: float) -> float:
-    """Operations of a token's forward and backward pass: six for each weight that is multiplied, and the attention's.
+    """Operations of a token's forward and backward pass: six for each weight that is trained, four for each that is
+    frozen and has no gradient, and the attention's.
 
     Source: Kaplan et al. 2020, arXiv:2001.08361, section 2.1; attention is causal, so half of its scores are needed.
     Operations that are done anew for the sake of memory do not count.
 
     Args:
-        model: a transformers model.
+        model: a transformers model whose parameters have their whole shapes.
         mean_length: tokens of a sequence, averaged over tokens.
     """
-    matrices, attention = _multiplied(model)
-    return 6.0 * (matrices + attention * mean_length)
+    trained, frozen, attention = _multiplied(model)
+    return 6.0 * trained + 4.0 * frozen + 6.0 * attention * mean_length
 
 
 def quadratic_work(model: torch.nn.Module) -> float:
     """The factor c with which the time for a sequence of n tokens is proportional to ``n + c * n**2``.
 
     Args:
-        model: a transformers model.
+        model: a transformers model whose parameters have their whole shapes.
     """
-    matrices, attention = _multiplied(model)
-    return _ATTENTION_SLOWER * attention / matrices
+    trained, frozen, attention = _multiplied(model)
+    return _ATTENTION_SLOWER * attention / (trained + frozen)
 
 
-def _multiplied(model: torch.nn.Module) -> tuple[float, float]:
-    """Numbers that a token is multiplied with: weights, and those in attention for each token of its sequence."""
+def _multiplied(model: torch.nn.Module) -> tuple[int, int, int]:
+    """Numbers that a token is multiplied with: trained weights, frozen ones, and in attention for each token before."""
     config: Any = model.config.get_text_config()  # type: ignore[operator, union-attr]
-    # (the parameters of a quantised layer are packed)
-    shapes = [getattr(parameter, "quant_state", parameter).shape for parameter in model.parameters()]
-    matrices = sum(shape.numel() for shape in shapes if len(shape) == 2)
-    embedding = model.get_input_embeddings().weight.numel()  # type: ignore[operator]
-    if not config.tie_word_embeddings:
-        matrices -= embedding  # (looked up, not multiplied; a tied one is multiplied as the head)
-    return float(matrices), float(config.num_hidden_layers * config.hidden_size)
+    embedding = model.get_input_embeddings().weight  # type: ignore[operator]
+    sizes = {True: 0, False: 0}
+    for parameter in model.parameters():
+        # (the parameters of a quantised layer are packed)
+        shape = getattr(parameter, "quant_state", parameter).shape
+        if len(shape) == 2 and (parameter is not embedding or config.tie_word_embeddings):
+            sizes[parameter.requires_grad] += shape.numel()  # (a tied embedding is multiplied, as the head)
+    heads = config.num_attention_heads
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    return sizes[True], sizes[False], config.num_hidden_layers * width

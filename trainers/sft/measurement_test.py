@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from trainers.sft import measurement
 from trainers.sft.measurement import Meter, flops_per_token, peak_flops, quadratic_work
@@ -65,3 +65,15 @@ def test_flops(tied):
     model = LlamaForCausalLM(config)
     assert flops_per_token(model, mean_length=5.0) == 6 * (matrices + 3 * 8 * 5)
     assert quadratic_work(model) == pytest.approx(4.5 * 3 * 8 / matrices)
+
+
+def test_flops_of_wide_heads_and_frozen_weights():
+    config = Qwen3Config(
+        vocab_size=10, hidden_size=8, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, tie_word_embeddings=True,
+    )  # fmt: skip
+    model = Qwen3ForCausalLM(config)
+    mlp, attention = 3 * 3 * 8 * 16, 3 * (2 * 8 * 32 + 2 * 8 * 16)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("mlp" not in name)
+    assert flops_per_token(model, mean_length=5.0) == 6 * (attention + 10 * 8) + 4 * mlp + 6 * 3 * 32 * 5

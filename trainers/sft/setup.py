@@ -16,7 +16,7 @@ from trainers.optim.optimizer import build_optimizer
 from trainers.optim.schedule import build_schedule
 from trainers.sft.config import TrainConfig
 from trainers.sft.frameworks import Framework
-from trainers.sft.measurement import quadratic_work
+from trainers.sft.measurement import flops_per_token, quadratic_work
 from trainers.sft.setup_data import build_loader, count_steps, read_data
 from trainers.sft.setup_model import loss_of, set_up_model
 from trainers.sft.worker import Worker
@@ -36,7 +36,7 @@ class Training:
         loader: training batches.
         validation: validation batches, if any.
         total_steps: optimizer steps of the whole training; None if it is infinite.
-        mean_length: tokens of the sequence that a token is in, averaged over tokens.
+        flops_per_token: operations of a token, in a sequence as long as tokens find themselves in on average.
     """
 
     config: TrainConfig
@@ -50,7 +50,7 @@ class Training:
     loader: BatchLoader
     validation: BatchLoader | None
     total_steps: int | None
-    mean_length: float
+    flops_per_token: float
 
     def loss_of(self, minibatch: Minibatch) -> Tensor:
         """Return the summed loss of a minibatch of this rank."""
@@ -75,7 +75,9 @@ def set_up(config: TrainConfig, worker: Worker) -> Training:
         weight_decay=config.weight_decay,
         options=config.optimizer_options,
     )
+    # (here, where no framework has taken the parameters' shapes away)
     quadratic = quadratic_work(base)
+    flops = flops_per_token(base, float(np.average(train_data.lengths, weights=train_data.lengths)))
     loader = build_loader(config, worker, train_data, tokenizer.pad_token_id, quadratic=quadratic)
     total_steps = count_steps(config, train_data)
     schedule = build_schedule(
@@ -102,5 +104,5 @@ def set_up(config: TrainConfig, worker: Worker) -> Training:
         if validation_data
         else None,
         total_steps=total_steps,
-        mean_length=float(np.average(train_data.lengths, weights=train_data.lengths)),
+        flops_per_token=flops,
     )
