@@ -23,7 +23,7 @@ def tokenised(config: TrainConfig, ranks: Ranks) -> TrainConfig:
     """
     made = ranks.first(
         lambda: {
-            name: _prepared(config, path)
+            name: _prepared(config, path, config.output / PREPARED / f"{name}.jsonl")
             for name in ("data", "validation_data")
             if (path := getattr(config, name)) and _has_messages(path)
         }
@@ -31,18 +31,19 @@ def tokenised(config: TrainConfig, ranks: Ranks) -> TrainConfig:
     return config.model_copy(update=made)
 
 
-def _prepared(config: TrainConfig, source: Path) -> Path:
-    target = config.output / PREPARED / f"{source.stem}.jsonl"
+def _prepared(config: TrainConfig, source: Path, target: Path) -> Path:
     # What the result depends on, beside it: other conversations or another tokenizer make it anew.
     made_of = target.with_suffix(".source.json")
     tokenizer = config.tokenizer or config.model
-    wanted = {
-        "source": _facts(source),
-        "tokenizer": [_facts(path) for path in sorted(tokenizer.glob("*")) if path.suffix in _TOKENIZER_FILES],
-        "max_seq_len": config.max_seq_len,
-        "on_bad_line": config.on_bad_line,
-    }
-    if target.exists() and made_of.exists() and json.loads(made_of.read_text()) == wanted:
+    wanted = json.dumps(
+        {
+            "source": _facts(source),
+            "tokenizer": [_facts(path) for path in sorted(tokenizer.glob("*")) if path.suffix in _TOKENIZER_FILES],
+            "max_seq_len": config.max_seq_len,
+            "on_bad_line": config.on_bad_line,
+        }
+    )
+    if target.exists() and made_of.exists() and made_of.read_text() == wanted:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     made_of.unlink(missing_ok=True)
@@ -54,8 +55,8 @@ def _prepared(config: TrainConfig, source: Path) -> Path:
         on_bad_line=config.on_bad_line,
         num_processes=os.cpu_count() or 1,
     )
-    made_of.write_text(json.dumps(wanted))
     target.with_suffix(".summary.json").write_text(json.dumps(dataclasses.asdict(summary)))
+    made_of.write_text(wanted)  # (last: torn or absent, everything is made anew)
     return target
 
 

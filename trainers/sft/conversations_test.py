@@ -33,7 +33,7 @@ def test_made_once_and_anew(tmp_path):
     write(tmp_path, 40)
     config = config_of(tmp_path)
     made = tokenised(config, Ranks())
-    assert made == config.model_copy(update={"data": tmp_path / "output/data/chat.jsonl"})
+    assert made == config.model_copy(update={"data": tmp_path / "output/data/data.jsonl"})
     first = made.data.stat().st_ino
     assert max(JsonlDataset(made.data).lengths) <= 150
     assert tokenised(config, Ranks()) == made and made.data.stat().st_ino == first
@@ -41,6 +41,29 @@ def test_made_once_and_anew(tmp_path):
     assert max(JsonlDataset(tokenised(longer, Ranks()).data).lengths) > 150
     write(tmp_path, 60)
     assert len(JsonlDataset(tokenised(longer, Ranks()).data)) > 40
+
+
+def test_two_files_of_one_name(tmp_path):
+    """Folders often tell training data from validation data, not names."""
+    write(tmp_path, 40)
+    (tmp_path / "validation").mkdir()
+    lines = (tmp_path / "chat.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "validation/chat.jsonl").write_text("".join(lines[:11]))
+    changes = {"validation_data": tmp_path / "validation/chat.jsonl", "max_seq_len": None}
+    config = config_of(tmp_path).model_copy(update=changes)
+    made = tokenised(config, Ranks())
+    assert made.validation_data is not None
+    assert len(JsonlDataset(made.validation_data)) < 11 < len(JsonlDataset(made.data))
+
+
+def test_killed_while_it_noted_what_the_data_are_made_of(tmp_path):
+    write(tmp_path, 40)
+    config = config_of(tmp_path)
+    data = tokenised(config, Ranks()).data
+    note = data.with_suffix(".source.json")
+    whole = note.read_text()
+    note.write_text(whole[:20])
+    assert tokenised(config, Ranks()).data == data and note.read_text() == whole
 
 
 def test_another_tokenizer_in_the_same_folder(tmp_path):
@@ -68,7 +91,7 @@ class TestRanks(DistributedTest):
             write(tmp_path, 40)
         dist.barrier()
         config = config_of(tmp_path)
-        assert tokenised(config, Ranks()).data == tmp_path / "output/data/chat.jsonl"
+        assert tokenised(config, Ranks()).data == tmp_path / "output/data/data.jsonl"
         dist.barrier()
         if self.rank == 0:
             with config.data.open("a") as file:
