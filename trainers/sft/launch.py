@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import ParamSpec
 
-from trainers.sft.signals import SIGNALS, STOPPED
+from trainers.sft.signals import STOPPED, heeded
 
 P = ParamSpec("P")
 
@@ -54,7 +54,7 @@ def launch(count: int, run: Callable[P, int], *args: P.args, **kwargs: P.kwargs)
                 with suppress(ProcessLookupError):
                     os.kill(rank.pid, number)
 
-    former = {number: signal.signal(number, forward) for number in SIGNALS}
+    former = {number: signal.signal(number, forward) for number in heeded()}
     try:
         for rank in ranks:
             rank.start()

@@ -19,6 +19,11 @@ def write_environment(folder: Path) -> int:
     return 0
 
 
+def heeds(number: int) -> int:
+    """Return whether a signal does anything to this rank."""
+    return int(signal.getsignal(number) is not signal.SIG_IGN)
+
+
 def kill_rank_1(folder: Path) -> int:
     """Rank 1 is killed once rank 0 waits for ever."""
     if os.environ["RANK"] == "0":

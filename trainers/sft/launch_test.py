@@ -10,7 +10,7 @@ import pytest
 
 from trainers.sft import launch as launch_module
 from trainers.sft.launch import launch
-from trainers.sft.launch_cases import kill_rank_1, statuses, wait_for_signal, write_environment
+from trainers.sft.launch_cases import heeds, kill_rank_1, statuses, wait_for_signal, write_environment
 
 
 def is_running(pid):
@@ -88,6 +88,15 @@ def test_a_signal_reaches_each_rank_once(tmp_path, monkeypatch, terminal):
     process.join()
     assert process.exitcode == 75
     assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == [repr([signal.SIGINT.value])] * 2
+
+
+def test_ranks_ignore_what_their_launcher_was_started_to_ignore():
+    """As HUP under nohup."""
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert launch(2, heeds, signal.SIGHUP) == 0
+    finally:
+        signal.signal(signal.SIGHUP, former)
 
 
 def test_ranks_die_with_the_launcher(tmp_path):

@@ -13,6 +13,11 @@ STOPPED = 75
 """Exit status of a training that a signal has stopped and that has saved its state (EX_TEMPFAIL: try again later)."""
 
 
+def heeded() -> list[signal.Signals]:
+    """Return `SIGNALS` without those that this process was started to ignore, as nohup does with HUP."""
+    return [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+
+
 class StopRequest:
     """The signal that has come, if any.
 
@@ -33,7 +38,7 @@ def caught() -> Iterator[StopRequest]:
         request.name = signal.Signals(number).name
         signal.signal(number, former[number])
 
-    for each in SIGNALS:
+    for each in heeded():
         former[each] = signal.signal(each, note)
     try:
         yield request

@@ -44,3 +44,15 @@ def test_handlers_are_as_before():
     with caught():
         assert before != [signal.getsignal(number) for number in SIGNALS]
     assert before == [signal.getsignal(number) for number in SIGNALS]
+
+
+def test_what_is_ignored_stays_ignored():
+    """As by nohup, for which a training outlives its terminal."""
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with caught() as request:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert request.name is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, former)
