@@ -8,13 +8,12 @@ from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
-
 from trainers.data.arrow_file import arrow_writer, encode_arrow, import_pyarrow
 from trainers.data.atomic_write import atomic_write
 from trainers.data.chat import ChatTokenizer
 from trainers.data.jsonl_blocks import BadLines, FileBlock, OnBadLine, blocks_of, map_in_processes
 from trainers.data.minibatch import Sample
+from trainers.data.tokenizer import load_tokenizer
 
 _BLOCK_BYTES = 2 << 20
 
@@ -128,29 +127,6 @@ def prepare(
             raise ValueError(f"{source}: no conversation is left to write: {summary}")
     bad_lines.close()
     return summary
-
-
-def load_tokenizer(tokenizer: str, chat_template: str | None = None) -> PreTrainedTokenizerBase:
-    """Load a tokenizer for chat.
-
-    Args:
-        tokenizer: a folder, a tokenizer.json, or a name that transformers resolves.
-        chat_template: template to use instead of the tokenizer's own.
-
-    Raises:
-        ValueError: if it cannot be loaded.
-    """
-    loaded: PreTrainedTokenizerBase
-    try:
-        if Path(tokenizer).is_file():
-            loaded = PreTrainedTokenizerFast(tokenizer_file=tokenizer)  # type: ignore[no-untyped-call]
-        else:
-            loaded = AutoTokenizer.from_pretrained(tokenizer)
-    except Exception as error:  # each format has errors of its own
-        raise ValueError(f"tokenizer {tokenizer} cannot be loaded: {error}") from error
-    if chat_template is not None:
-        loaded.chat_template = chat_template
-    return loaded
 
 
 @cache

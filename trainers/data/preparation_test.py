@@ -11,7 +11,8 @@ from trainers.data import chat, preparation
 from trainers.data.arrow_dataset import ArrowDataset
 from trainers.data.chat import ChatTokenizer
 from trainers.data.jsonl_dataset import JsonlDataset
-from trainers.data.preparation import PrepareSummary, load_tokenizer, prepare
+from trainers.data.preparation import PrepareSummary, prepare
+from trainers.data.tokenizer import load_tokenizer
 
 EXAMPLE = Path(chat.__file__).parent / "example"
 TEMPLATE = (

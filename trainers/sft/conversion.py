@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer
 
 from trainers.checkpoint.consolidate import consolidate, load_weights, write_folder
 from trainers.checkpoint.store import Checkpoint, CheckpointStore
+from trainers.data.tokenizer import load_tokenizer
 from trainers.lora.adapters import add_lora, merged_tensors
 from trainers.lora.quantization import quantize_nf4
 from trainers.models.align import align
@@ -58,7 +58,7 @@ def convert_state(checkpoint: Checkpoint, config: TrainConfig, folder: Path) -> 
     Raises:
         ValueError: the folder exists, or model, tokenizer and state are not those of one training.
     """
-    tokenizer = AutoTokenizer.from_pretrained(config.tokenizer or config.model)
+    tokenizer = load_tokenizer(config.tokenizer or config.model)
     quantised = config.quantize == "nf4"  # (a state has not the weights in four bits)
     model = read_model(config.model, config.seed) if quantised else empty_model(config.model)
     align(model, tokenizer)

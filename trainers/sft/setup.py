@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainers.data.loader import BatchLoader
 from trainers.data.minibatch import Minibatch
+from trainers.data.tokenizer import load_tokenizer
 from trainers.optim.optimizer import build_optimizer
 from trainers.optim.schedule import build_schedule
 from trainers.sft.config import TrainConfig
@@ -64,7 +65,7 @@ def set_up(config: TrainConfig, worker: Worker) -> Training:
         ValueError: if model, tokenizer or data are not what they must be.
     """
     torch.manual_seed(config.seed)
-    tokenizer = AutoTokenizer.from_pretrained(config.tokenizer or config.model)
+    tokenizer = load_tokenizer(config.tokenizer or config.model)
     base, model, framework = set_up_model(config, worker, tokenizer)
     train_data, validation_data = read_data(config, tokenizer.pad_token_id)
     assert config.framework != "fsdp" or all(isinstance(each, DTensor) for each in model.parameters())
