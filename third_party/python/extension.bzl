@@ -53,7 +53,7 @@ def _make_hub(mctx, name, tags, edges, sources, unavailable, bases):
                     dist = row.name,
                     python_version = tag.python_version,
                     requirement = row.requirement,
-                    source = dist in sources,
+                    setuptools = dists["setuptools"].requirement if dist in sources else "",
                     version = row.version,
                 )
             branches.setdefault(dist, {})[_condition(tag.accelerator)] = label
@@ -109,7 +109,7 @@ pip = module_extension(
                 "dist": attr.string(mandatory = True),
                 "hub": attr.string(mandatory = True),
             },
-            doc = "A distribution that has no wheel: it is built here, with the newest setuptools.",
+            doc = "A distribution that has no wheel: it is built here, with the lock's setuptools.",
         ),
         "unavailable": tag_class(
             attrs = {

@@ -44,7 +44,10 @@ def _install(rctx):
     # `==2.13.0` also matches a 2.13.0+cpu that some index holds; `===` does not.
     rctx.file("requirement.txt", rctx.attr.requirement.replace("==", "===", 1) + "\n", executable = False)
     command = [uv, "pip", "install", "--quiet", "--no-config", "--no-deps", "--require-hashes"]
-    if not rctx.attr.source:
+    if rctx.attr.setuptools:
+        rctx.file("build.txt", rctx.attr.setuptools + "\n", executable = False)
+        command.append("--build-constraints=build.txt")
+    else:
         command.append("--only-binary=:all:")
 
     # Hashes are locked, so it is safe to take a file from whichever of the configured indexes has it.
@@ -98,7 +101,7 @@ wheel = repository_rule(
         "dist": attr.string(),
         "python_version": attr.string(),
         "requirement": attr.string(doc = "The locked line with its hashes."),
-        "source": attr.bool(doc = "Published as source alone: built here."),
+        "setuptools": attr.string(doc = "The locked line of what builds it here, if it is published as source alone."),
         "version": attr.string(),
         "_finish": attr.label(default = "//third_party/python:finish_wheel.py"),
     },

@@ -1,8 +1,10 @@
 """Wheels as Bazel sees them: declared for a look at the graph, and installed from a folder."""
 
 import hashlib
+import io
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -39,7 +41,20 @@ use_repo(python, "host_python")
 pip = use_extension("//third_party/python:extension.bzl", "pip")
 pip.lock(hub = "own", lock = "//third_party/python:own.txt")
 pip.lock(hub = "pypi", lock = "//third_party/python:cpu.txt")
+pip.source(dist = "made", hub = "own")
 use_repo(pip, "own", "pypi")
+"""
+SETUPTOOLS = """\
+import zipfile
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    info = "made-1.0.dist-info"
+    with zipfile.ZipFile(folder + "/made-1.0-py3-none-any.whl", "w") as archive:
+        archive.writestr("made.py", "by = {version!r}\\n")
+        archive.writestr(f"{{info}}/METADATA", "Metadata-Version: 2.1\\nName: made\\nVersion: 1.0\\n")
+        archive.writestr(f"{{info}}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        archive.writestr(f"{{info}}/RECORD", "made.py,,\\n")
+    return "made-1.0-py3-none-any.whl"
 """
 
 
@@ -78,25 +93,46 @@ def bazel(tmp_path_factory):
     for name in FILES:
         (target / name).write_text((HERE / name).read_text())
     (target / "BUILD.bazel").write_text(BUILD)
-    (target / "own.txt").write_text(
-        f"part==2.0 \\\n    --hash=sha256:{0:064}\n    # via tool\n"
-        f"tool==1.0 \\\n    --hash=sha256:{make_wheel(workspace / 'links')}\n"
-    )
+    links = workspace / "links"
+    make_wheel(links, "setuptools", "2.0", SETUPTOOLS.format(version="2.0"))
+    locked = {
+        "made==1.0": make_source(links),
+        "part==2.0": f"{0:064}\n    # via tool",
+        "setuptools==1.0": make_wheel(links, "setuptools", "1.0", SETUPTOOLS.format(version="1.0")),
+        "tool==1.0": make_wheel(links, "tool", "1.0", "x = 1\n"),
+    }
+    (target / "own.txt").write_text("".join(f"{row} \\\n    --hash=sha256:{rest}\n" for row, rest in locked.items()))
     (workspace / "MODULE.bazel").write_text(MODULE)
     server = Server(workspace, folder / "output")
     yield server
     server.run("shutdown")
 
 
-def make_wheel(folder):
-    """Writes the wheel of `tool`; returns its digest."""
-    wheel = folder / "tool-1.0-py3-none-any.whl"
+def make_wheel(folder, name, version, module):
+    """Writes a wheel of one module; returns its digest."""
+    wheel = folder / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("tool.py", "x = 1\n")
-        archive.writestr("tool-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tool\nVersion: 1.0\n")
-        archive.writestr("tool-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr("tool-1.0.dist-info/RECORD", "tool.py,,\n")
+        info = f"{name}-{version}.dist-info"
+        archive.writestr(f"{name}.py", module)
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", f"{name}.py,,\n")
     return hashlib.sha256(wheel.read_bytes()).hexdigest()
+
+
+def make_source(folder):
+    """Writes the source of `made`, which setuptools builds; returns its digest."""
+    files = {
+        "PKG-INFO": "Metadata-Version: 2.2\nName: made\nVersion: 1.0\n",
+        "pyproject.toml": '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools"\n',
+    }
+    source = folder / "made-1.0.tar.gz"
+    with tarfile.open(source, "w:gz") as archive:
+        for name, text in files.items():
+            member = tarfile.TarInfo(f"made-1.0/{name}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    return hashlib.sha256(source.read_bytes()).hexdigest()
 
 
 def test_declared_wheel_of_the_lock_takes_neither_uv_nor_a_registry(bazel):
@@ -124,6 +160,12 @@ def test_declared_and_installed_differ_in_content_alone(bazel):
     assert "declared" not in installed[1]
     assert content(*DECLARED)[1] == declared[1]
     assert not declared[2].exists()
+
+
+def test_source_is_built_by_the_setuptools_of_the_lock(bazel):
+    """The registry has a newer one."""
+    made = bazel.repository("@own//made") / "site-packages/made.py"
+    assert made.read_text() == "by = '1.0'\n"
 
 
 def test_wheel_is_one_source_directory_unless_it_is_uploaded(bazel):
