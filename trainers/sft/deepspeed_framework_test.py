@@ -7,6 +7,8 @@ import torch.distributed as dist
 
 from testing.distributed.case import DistributedTest
 from testing.tolerances.tolerances import assert_close
+from trainers.data.collator import collate_packed
+from trainers.data.jsonl_dataset import JsonlDataset
 from trainers.models.blocks import transformer_blocks
 from trainers.sft.loop import train
 from trainers.sft.plain_loop import check_against_reference
@@ -84,6 +86,22 @@ class TestState(DistributedTest):
         (training.loss_of(minibatch) * torch.inf).backward()
         assert training.framework.update().isinf()
         assert all(torch.equal(weight, stepped[name]) for name, weight in training.framework.whole_weights())
+
+    def test_gradients_are_summed_in_fp32(self, tmp_path, subtests):
+        worker = worker_of_test(self.device)
+        for stage, folder in folders_of_stages(tmp_path, self.rank):
+            with subtests.test(stage=stage):
+                self.check_sum(folder, worker, stage)
+
+    def check_sum(self, folder, worker, stage):
+        """The other rank's gradients are a thousandth of the same, which a sum in bf16 would lose."""
+        training = set_up(self.config(folder, stage, learning_rate=1e-30), worker)
+        minibatch = collate_packed([JsonlDataset(training.config.data)[0]], 0)
+        norms = []
+        for other in (0.0, 2.0**-10):
+            (training.loss_of(minibatch) * (other if self.rank else 1.0)).backward()
+            norms.append(training.framework.update())
+        assert_close(norms[1], norms[0] * (1 + 2.0**-10), "norm")
 
     def config(self, folder, stage, **changes):
         if self.rank == 0 and not (folder / "model").exists():
