@@ -76,6 +76,7 @@ class _Shards:
         self._max_bytes = max_bytes
         self._ranks = ranks
         self._held: dict[str, torch.Tensor] = {}  # this rank's shard of the present round
+        self._error: Exception | None = None
         self._shard = 0
         self._shard_bytes = 0
         self._total_bytes = 0
@@ -100,8 +101,10 @@ class _Shards:
         self._total_bytes += size
 
     def finish(self) -> list[str]:
-        """Write what is left and return the names of this rank's files."""
+        """Write what is left and return the names of this rank's files, or raise what went wrong on the way."""
         self._flush()
+        if self._error:
+            raise self._error
         count = self._shard + 1
         mine = range(self._ranks.rank, count, self._ranks.world_size)
         for shard in mine:
@@ -122,11 +125,14 @@ class _Shards:
 
     def _flush(self) -> None:
         """Write the shard that this rank holds, while the other ranks write theirs."""
-        if self._held:
+        held, self._held = self._held, {}
+        if held and not self._error:
             round_start = self._shard - self._shard % self._ranks.world_size
             path = self._folder / _unnumbered(round_start + self._ranks.rank)
-            save_file(self._held, path, metadata={"format": "pt"})
-            self._held = {}
+            try:
+                save_file(held, path, metadata={"format": "pt"})
+            except Exception as error:  # raised at the end: the other ranks wait for this one to gather what is left
+                self._error = error
 
 
 def _unnumbered(shard: int) -> str:

@@ -1,4 +1,5 @@
 import json
+import resource
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from testing.distributed.case import DistributedTest
 from testing.tiny_models.models import tiny_model
 from testing.tiny_models.shards import shard
 from trainers.checkpoint.module_state import all_tensors
-from trainers.checkpoint.ranks import Ranks
+from trainers.checkpoint.ranks import CheckpointError, Ranks
 from trainers.checkpoint.store import CheckpointStore
 from trainers.checkpoint.transformers_cases import FAMILIES, assert_equal_weights, load_as_users_do
 from trainers.checkpoint.transformers_format import INDEX_FILE, write_transformers
@@ -64,6 +65,19 @@ class TestRanks(DistributedTest):
             3, lambda folder: write_transformers(model, folder, max_shard_gb=SMALL_SHARD_GB)
         )
         assert_equal_weights(load_as_users_do(tmp_path / "step-0000000003"), tiny_model("llama_tied"))
+
+    def test_a_disk_that_is_full_on_one_rank(self, tmp_path):
+        """Before the last tensor is gathered; the others must not wait for a rank that has given up."""
+        model = shard(tiny_model("llama").to(self.device))
+        store = CheckpointStore(tmp_path, Ranks.of_their_own())
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if self.rank == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+        with pytest.raises(CheckpointError, match=r"^rank 1: .*File too large"):
+            store.save(1, lambda folder: write_transformers(model, folder, max_shard_gb=SMALL_SHARD_GB))
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        store.save(2, lambda folder: write_transformers(model, folder, max_shard_gb=SMALL_SHARD_GB))
+        assert_equal_weights(load_as_users_do(store.latest().path), tiny_model("llama"))
 
 
 def test_rounded_once(tmp_path):
