@@ -286,6 +286,8 @@ def _read(path: Path) -> Checkpoint:
         crc = body.pop("crc32")
     except FileNotFoundError:
         raise ValueError(f"{MANIFEST} is missing") from None
+    except OSError as error:
+        raise ValueError(f"{MANIFEST} cannot be read: {error}") from error
     except (ValueError, KeyError, AttributeError, TypeError):
         raise ValueError(f"{MANIFEST} is torn") from None
     if _crc_of(body) != crc:
@@ -298,6 +300,8 @@ def _read(path: Path) -> Checkpoint:
             size = (path / name).stat().st_size
         except FileNotFoundError:
             raise ValueError(f"{name} is missing") from None
+        except OSError as error:
+            raise ValueError(f"{name} cannot be read: {error}") from error
         if size != file.size:
             raise ValueError(f"{name} has {size} bytes, of {file.size}")
     match = _NAME.fullmatch(path.name)
