@@ -175,20 +175,21 @@ def load_full_state(
 
     Raises:
         ValueError: model, optimizer or scheduler are not what was saved: names, shapes, dtypes, groups.
-        CheckpointError: files cannot be read.
+        CheckpointError: on every rank, if any cannot read the files.
     """
     ranks = ranks or Ranks()
     tensors = without_aliases(all_tensors(model))
-    shared = _read_plain(checkpoint.path / _SHARED)
+    shared = ranks.each(lambda: _read_plain(checkpoint.path / _SHARED))
     for what, given in (("optimizer", optimizer), ("scheduler", scheduler)):
         if given is not None and what not in shared:
             raise ValueError(f"{checkpoint.path} was saved without {what}: load it without one")
-    check_tensors(tensors, saved_tensors(checkpoint.path, MODEL), str(checkpoint.path))
+    saved = ranks.each(lambda: saved_tensors(checkpoint.path, MODEL))
+    check_tensors(tensors, saved, str(checkpoint.path))
     state = {MODEL + name: tensor.detach() for name, tensor in tensors.items()}
     moments: dict[str, torch.Tensor] = {}
     if optimizer is not None:
         check_groups(optimizer, {id(tensor): name for name, tensor in tensors.items()}, shared["optimizer"])
-        saved = saved_tensors(checkpoint.path, _OPTIMIZER)
+        saved = ranks.each(lambda: saved_tensors(checkpoint.path, _OPTIMIZER))
         moments = new_optimizer_tensors({name: each.properties.dtype for name, each in saved.items()}, tensors)
         state |= {_OPTIMIZER + name: tensor for name, tensor in moments.items()}
     load_tensors(state, checkpoint.path, ranks)
@@ -197,7 +198,7 @@ def load_full_state(
     if scheduler is not None:
         scheduler.load_state_dict(shared["scheduler"])
     if ranks.world_size == shared["world_size"]:
-        set_rng_state(_read_plain(checkpoint.path / _rng_name(ranks.rank)))
+        ranks.each(lambda: set_rng_state(_read_plain(checkpoint.path / _rng_name(ranks.rank))))
     elif ranks.rank == 0:
         _log.warning(
             "%s was saved by %d ranks and is loaded by %d: random number generators stay as they are seeded",

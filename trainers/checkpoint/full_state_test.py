@@ -62,6 +62,23 @@ class TestResume(DistributedTest):
             saver.save(4, training.model, training.optimizer)
             assert saver.wait().step == 4
 
+    def test_a_file_that_one_rank_cannot_read(self, tmp_path):
+        """The error is raised on all ranks: one alone would wait for the others for ever."""
+        store = CheckpointStore(tmp_path, Ranks.of_their_own())
+        training = Training.start("fsdp", 1, self.device)
+        last = self.world_size - 1
+        with FullStateSaver(store) as saver:
+            saver.save(1, training.model, training.optimizer)
+            saved = saver.wait()
+        for name, culprits in (
+            (f"rng-{last}.pt", f"rank {last}"),
+            (".metadata", "ranks? 0"),
+            ("shared.pt", "ranks? 0"),
+        ):
+            store.ranks.first((saved.path / name).unlink)
+            with pytest.raises(CheckpointError, match=f"^{culprits}.*: FileNotFoundError: .*{name}"):
+                load_full_state(saved, training.model, training.optimizer, ranks=store.ranks)
+
 
 @contextmanager
 def files_limited_to(size):

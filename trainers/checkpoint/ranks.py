@@ -40,8 +40,8 @@ class Ranks:
         """
         return cls(dist.new_group(backend="gloo") if dist.is_initialized() else None)
 
-    def together(self, work: Callable[[], T]) -> list[T]:
-        """Call ``work`` on every rank and return all results, by rank; also a barrier.
+    def each(self, work: Callable[[], T]) -> T:
+        """Call ``work`` on every rank and return this rank's own result; also a barrier.
 
         Raises:
             CheckpointError: on every rank, if it raised on any: with the ranks and what they raised.
@@ -58,10 +58,14 @@ class Ranks:
                 ranks_of.setdefault(text, []).append(rank)
         if ranks_of:
             raise CheckpointError("; ".join(f"{_name(ranks)}: {text}" for text, ranks in ranks_of.items())) from error
-        return self._gather(result)
+        return result  # type: ignore[return-value]  # work returned a T
+
+    def together(self, work: Callable[[], T]) -> list[T]:
+        """Call ``work`` on every rank and return all results, by rank; errors as in `each`."""
+        return self._gather(self.each(work))
 
     def first(self, work: Callable[[], T]) -> T:
-        """Call ``work`` on rank 0 and return its result on every rank; errors as in `together`."""
+        """Call ``work`` on rank 0 and return its result on every rank; errors as in `each`."""
         result = self.together(lambda: work() if self.rank == 0 else None)[0]
         return result  # type: ignore[return-value]  # rank 0 returned a T
 

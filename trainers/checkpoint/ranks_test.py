@@ -18,6 +18,7 @@ class TestRanks(DistributedTest):
             assert (ranks.rank, ranks.world_size) == (self.rank, self.world_size)
             assert ranks.together(lambda: 10 * self.rank) == [10 * rank for rank in range(self.world_size)]
             assert ranks.first(lambda: f"from {self.rank}") == "from 0"
+            assert ranks.each(lambda: f"from {self.rank}") == f"from {self.rank}"
 
     def test_a_group_of_their_own(self):
         assert dist.get_backend(Ranks.of_their_own().group) == "gloo"
