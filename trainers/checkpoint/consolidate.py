@@ -13,7 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainers.checkpoint.full_state import MODEL
 from trainers.checkpoint.module_state import all_tensors, without_aliases
-from trainers.checkpoint.store import Checkpoint
+from trainers.checkpoint.ranks import Ranks
+from trainers.checkpoint.store import Checkpoint, sync
 from trainers.checkpoint.tensor_files import check_tensors, load_tensors, saved_tensors
 from trainers.checkpoint.transformers_format import write_transformers
 
@@ -27,7 +28,7 @@ def consolidate(
     dtype: torch.dtype | None = None,
     max_shard_gb: float = 5.0,
 ) -> None:
-    """Write the model of a full state in the format of transformers; needs no process group and no accelerator.
+    """Write the model of a full state in the format of transformers; this process alone, without an accelerator.
 
     Memory: one shard and one tensor. The folder appears when it is complete.
 
@@ -41,6 +42,7 @@ def consolidate(
 
     Raises:
         ValueError: the folder exists; or the checkpoint is of another model, with the names that differ.
+        CheckpointError: files cannot be read or written.
     """
     saved = saved_tensors(checkpoint.path, MODEL)
     wanted = without_aliases(all_tensors(model))
@@ -58,7 +60,7 @@ def load_weights(checkpoint: Checkpoint, model: nn.Module) -> None:
     """
     tensors = without_aliases(all_tensors(model))
     check_tensors(tensors, saved_tensors(checkpoint.path, MODEL), str(checkpoint.path))
-    load_tensors({MODEL + name: tensor.detach() for name, tensor in tensors.items()}, checkpoint.path, None)
+    load_tensors({MODEL + name: tensor.detach() for name, tensor in tensors.items()}, checkpoint.path, Ranks.alone())
 
 
 def write_folder(
@@ -74,6 +76,7 @@ def write_folder(
 
     Raises:
         ValueError: the folder exists.
+        CheckpointError: it cannot be written.
     """
     folder = Path(folder)
     if folder.exists():
@@ -81,12 +84,29 @@ def write_folder(
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    write_transformers(model, unfinished, state=state, tokenizer=tokenizer, dtype=dtype, max_shard_gb=max_shard_gb)
-    unfinished.rename(folder)
+    try:
+        alone = Ranks.alone()
+        alone.each(
+            lambda: write_transformers(
+                model,
+                unfinished,
+                state=state,
+                tokenizer=tokenizer,
+                dtype=dtype,
+                max_shard_gb=max_shard_gb,
+                ranks=alone,
+            )
+        )
+        for path in (unfinished, *unfinished.rglob("*")):
+            sync(path)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    sync(folder.parent)
 
 
 def _read_each(folder: Path, saved: Mapping[str, TensorStorageMetadata]) -> Iterator[tuple[str, torch.Tensor]]:
     for name, entry in saved.items():
         tensor = torch.empty(entry.size, dtype=entry.properties.dtype)
-        load_tensors({MODEL + name: tensor}, folder, None)
+        load_tensors({MODEL + name: tensor}, folder, Ranks.alone())
         yield name, tensor

@@ -33,6 +33,13 @@ class Ranks:
         self.world_size = 1 if group is None else dist.get_world_size(group)
 
     @classmethod
+    def alone(cls) -> Ranks:
+        """Return this process alone, whatever process group there is."""
+        ranks = cls.__new__(cls)
+        ranks.group, ranks.rank, ranks.world_size = None, 0, 1
+        return ranks
+
+    @classmethod
     def of_their_own(cls) -> Ranks:
         """Return all ranks in a new gloo group, whose collectives cannot meet those of the training.
 

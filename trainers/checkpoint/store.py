@@ -202,7 +202,7 @@ class CheckpointStore:
         while (path := self.folder / _name(step, attempt)).exists():
             attempt += 1
         os.rename(folder, path)
-        _sync(self.folder)
+        sync(self.folder)
         return _read(path)
 
     def _retire(self, newest: Checkpoint) -> None:
@@ -223,7 +223,7 @@ class CheckpointStore:
     def _delete(self, path: Path) -> None:
         doomed = path.with_name(f"{_DELETING}{path.name}")
         os.rename(path, doomed)
-        _sync(self.folder)
+        sync(self.folder)
         shutil.rmtree(doomed)
 
 
@@ -276,7 +276,7 @@ def _write_manifest(folder: Path, step: int, metadata: dict[str, Any], written: 
         os.fsync(manifest.fileno())
     for path in [folder, *folder.rglob("*")]:
         if path.is_dir():
-            _sync(path)
+            sync(path)
 
 
 def _read(path: Path) -> Checkpoint:
@@ -331,9 +331,9 @@ def _unlock(descriptor: int) -> None:
     os.close(descriptor)
 
 
-def _sync(folder: Path) -> None:
-    """Flush a folder: until then a name in it may be lost with the power, though the file is on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Flush a file, or a folder: until then a name in it may be lost with the power, though the file is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

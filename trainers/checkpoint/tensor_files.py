@@ -45,19 +45,18 @@ def saved_tensors(folder: Path, prefix: str) -> dict[str, TensorStorageMetadata]
     }
 
 
-def load_tensors(tensors: Mapping[str, torch.Tensor], folder: Path, ranks: Ranks | None) -> None:
+def load_tensors(tensors: Mapping[str, torch.Tensor], folder: Path, ranks: Ranks) -> None:
     """Read into tensors, plain or sharded, in place; each rank reads only what it holds.
 
-    A collective, or with ``ranks=None`` this process alone, whatever process group there is.
+    A collective.
 
     Raises:
         CheckpointError: on every rank, if any could not read.
     """
-    group = ranks.group if ranks else None
     _expect_single_process(ranks)
     reader = dcp.FileSystemReader(folder)
     try:
-        dcp.load(dict(tensors), storage_reader=reader, process_group=group, no_dist=group is None)
+        dcp.load(dict(tensors), storage_reader=reader, process_group=ranks.group, no_dist=ranks.group is None)
     except CheckpointException as error:
         raise CheckpointError(_describe(error)) from error
 
@@ -96,8 +95,8 @@ def listing(names: Iterable[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
-def _expect_single_process(ranks: Ranks | None) -> None:
-    if ranks is None or ranks.group is None:
+def _expect_single_process(ranks: Ranks) -> None:
+    if ranks.group is None:
         # For good, and not for the call: undoing it in a background thread would race with others.
         warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized", UserWarning)
 
