@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
@@ -28,8 +29,8 @@ def load_safetensors(model: nn.Module, folder: Path) -> None:
         folder: with ``model.safetensors``, or shards and their index.
 
     Raises:
-        ValueError: the folder has no weights; they are missing, unexpected or of another shape, by name; or the model
-            is on the meta device.
+        ValueError: the folder has no weights; a file is damaged, by name; weights are missing, unexpected or of another
+            shape, by name; or the model is on the meta device.
     """
     tensors = all_tensors(model)
     if meta := [name for name, tensor in tensors.items() if tensor.is_meta]:
@@ -44,17 +45,27 @@ def load_safetensors(model: nn.Module, folder: Path) -> None:
 
 def _open(folder: Path, files: ExitStack) -> dict[str, Any]:
     """Return a lazy slice for each tensor in the folder, by name."""
+    names = [SINGLE_FILE]
     if (folder / INDEX_FILE).exists():
-        names = sorted(set(json.loads((folder / INDEX_FILE).read_text())["weight_map"].values()))
-    else:
-        names = [SINGLE_FILE]
+        with _named(folder / INDEX_FILE):
+            names = sorted(set(json.loads((folder / INDEX_FILE).read_bytes())["weight_map"].values()))
     slices: dict[str, Any] = {}
     for name in names:
         if not (folder / name).exists():
             raise ValueError(f"{folder} lacks {name}: it is no folder of safetensors weights, or not a complete one")
-        file = files.enter_context(safe_open(folder / name, framework="pt"))
-        slices |= {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        with _named(folder / name):
+            file = files.enter_context(safe_open(folder / name, framework="pt"))
+            slices |= {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
     return slices
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file in what its reader complains of."""
+    try:
+        yield
+    except (ValueError, KeyError, SafetensorError) as error:
+        raise ValueError(f"{path} is damaged, copy it again: {error!r}") from error
 
 
 def _match(tensors: dict[str, torch.Tensor], slices: dict[str, Any], folder: Path) -> dict[str, str]:

@@ -71,3 +71,20 @@ def test_weights_are_cast_to_the_model(tmp_path):
     load_safetensors(model, tmp_path)
     for name, tensor in all_tensors(tiny_model("llama", seed=1)).items():
         assert torch.equal(all_tensors(model)[name], tensor.bfloat16().float())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("model-00002-of-00012.safetensors", 100, "header"),
+        ("model-00002-of-00012.safetensors", -1, "incomplete metadata"),
+        ("model.safetensors.index.json", 50, "Unterminated string"),
+        ("model.safetensors.index.json", b"{}", "KeyError.'weight_map'"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, name, content, message):
+    write_transformers(tiny_model("llama"), tmp_path, max_shard_gb=7e-6)
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else path.read_bytes()[:content])
+    with pytest.raises(ValueError, match=rf"{name} is damaged, copy it again: .*({message})"):
+        load_safetensors(tiny_model("llama"), tmp_path)
