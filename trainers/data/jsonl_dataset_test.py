@@ -153,7 +153,7 @@ class TestBadLines:
             (b'{"input_ids": [01], "labels": [1]}', "not JSON: "),
             (b'{"input_ids": [1,], "labels": [1]}', "not JSON: "),
             (b'{"input_ids": [1 2], "labels": [1]}', "not JSON: "),
-            (b'{"input_ids": [1], "labels": [1], "labels": [2]}', "not JSON: a key stands twice"),
+            (b'{"input_ids": [1], "labels": [1], "labels": [2]}', "not JSON: the key 'labels' stands twice"),
             (b"\xff", "not JSON: .*utf-8"),
             ([1], "expected an object with 'input_ids' and 'labels', got '.1.'"),
             ({"input_ids": [1]}, "expected an object"),

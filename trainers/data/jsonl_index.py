@@ -6,7 +6,6 @@ are checked by a regular expression, which is twice as fast as parsing them; any
 
 import fcntl
 import hashlib
-import json
 import re
 from array import array
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainers.data.atomic_write import atomic_write
+from trainers.data.json_line import parse_line
 from trainers.data.jsonl_blocks import BadLines, FileBlock, OnBadLine, blocks_of, map_in_processes
 from trainers.data.minibatch import IGNORE_INDEX
 
@@ -97,10 +97,7 @@ def parse_sample(line: bytes) -> tuple["array[int]", "array[int]"]:
     Raises:
         ValueError: if the line is not a sample, and why.
     """
-    try:
-        sample = json.loads(line, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8
-        raise ValueError(f"not JSON: {error}") from error
+    sample = parse_line(line)
     if not isinstance(sample, dict) or not {"input_ids", "labels"} <= sample.keys():
         start = line.strip()[:60].decode(errors="replace")
         raise ValueError(f"expected an object with 'input_ids' and 'labels', got {start!r}")
@@ -119,13 +116,6 @@ def parse_sample(line: bytes) -> tuple["array[int]", "array[int]"]:
                 f"'{key}' is {sample[key]!r}, but the sample has {value}: correct it, or leave the key out"
             )
     return ids, labels
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    unique = dict(pairs)
-    if len(unique) != len(pairs):
-        raise ValueError("a key stands twice in an object")
-    return unique
 
 
 def _integers(sample: dict[str, Any], key: str) -> "array[int]":

@@ -11,6 +11,7 @@ from pathlib import Path
 from trainers.data.arrow_file import arrow_writer, encode_arrow, import_pyarrow
 from trainers.data.atomic_write import atomic_write
 from trainers.data.chat import ChatTokenizer
+from trainers.data.json_line import parse_line
 from trainers.data.jsonl_blocks import BadLines, FileBlock, OnBadLine, blocks_of, map_in_processes
 from trainers.data.minibatch import Sample
 from trainers.data.tokenizer import load_tokenizer
@@ -170,10 +171,7 @@ def _verdict(sample: Sample, settings: _Settings) -> str:
 
 
 def _tokenize(line: bytes, tokenize: ChatTokenizer) -> Sample:
-    try:
-        conversation = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"not JSON: {error}") from error
+    conversation = parse_line(line)
     if not isinstance(conversation, dict) or "messages" not in conversation:
         start = line.strip()[:60].decode(errors="replace")
         raise ValueError(f"expected an object with 'messages', got {start!r}")

@@ -136,6 +136,8 @@ def test_a_tokenizer_file_with_a_template_beside_it(tmp_path, tokenizer):
         ({"input_ids": [1]}, {}, "messages.jsonl:2: expected an object with 'messages'"),
         ({"messages": []}, {}, "messages.jsonl:2: 'messages' must be a list of at least one message"),
         ({"messages": [{"role": "user"}]}, {}, "messages.jsonl:2: message 0 must be an object"),
+        (conversation("\ud800"), {}, r"messages.jsonl:2: not JSON: .*'\\ud800'.* surrogates not allowed"),
+        ('{"messages": [], "messages": []}', {}, "messages.jsonl:2: not JSON: the key 'messages' stands twice"),
         (conversation("x", unmask="yes"), {}, "messages.jsonl:2: 'unmask' must be true or false, got 'yes'"),
         ("", {"min_len": 0}, "min_len=0 must be at least 1 and below max_len=None"),
         ("", {"max_len": 20}, "min_len=20 must be at least 1 and below max_len=20"),

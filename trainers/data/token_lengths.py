@@ -1,12 +1,13 @@
 """How many tokens each line of a JSONL file has: given as ``input_ids``, or as ``messages`` to be tokenised."""
 
-import json
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
+
+from trainers.data.json_line import parse_line
 
 MARKERS_PER_MESSAGE = 2
 """Tokens that a chat template puts around a message: its role, and its end."""
@@ -34,7 +35,7 @@ def token_lengths(path: Path, tokenizer: Tokenizer, advance: Callable[[int], Non
     with path.open("rb") as file:
         numbered = enumerate(file, start=1)
         while block := list(islice(numbered, _LINES_AT_ONCE)):
-            samples = [_parse(line, f"{path}:{number}") for number, line in block if line.strip()]
+            samples = [_parse(path, number, line) for number, line in block if line.strip()]
             lengths.extend(_count(samples, tokenizer))
             advance(sum(len(line) for _, line in block))
     if not lengths:
@@ -53,26 +54,27 @@ def _count(samples: list[int | list[str]], tokenizer: Tokenizer) -> Iterator[int
         )
 
 
-def _parse(line: bytes, place: str) -> int | list[str]:
-    """Return the number of tokens if the line gives them, else the contents of its messages."""
+def _parse(path: Path, number: int, line: bytes) -> int | list[str]:
     try:
-        sample = json.loads(line)
-    except ValueError as error:  # also bytes that are not UTF-8
-        raise ValueError(f"{place}: not JSON: {error}") from error
+        return _size_or_contents(parse_line(line), line)
+    except ValueError as error:
+        raise ValueError(f"{path}:{number}: {error}") from error
+
+
+def _size_or_contents(sample: Any, line: bytes) -> int | list[str]:
+    """Return the number of tokens if the line gives them, else the contents of its messages."""
     if isinstance(sample, dict) and "input_ids" in sample:
         ids = sample["input_ids"]
         if not isinstance(ids, list) or not ids or not all(type(token) is int for token in ids):
-            raise ValueError(f"{place}: 'input_ids' must be a list of at least one integer")
+            raise ValueError("'input_ids' must be a list of at least one integer")
         return len(ids)
     if isinstance(sample, dict) and "messages" in sample:
         messages = sample["messages"]
         if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
-            raise ValueError(
-                f"{place}: 'messages' must be a list of at least one {{'role': string, 'content': string}}"
-            )
+            raise ValueError("'messages' must be a list of at least one {'role': string, 'content': string}")
         return [message["content"] for message in messages]
     start = line.strip()[:60].decode(errors="replace")
-    raise ValueError(f"{place}: expected an object with 'messages' or 'input_ids', got {start!r}")
+    raise ValueError(f"expected an object with 'messages' or 'input_ids', got {start!r}")
 
 
 def _is_message(message: Any) -> bool:

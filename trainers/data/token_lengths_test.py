@@ -51,6 +51,8 @@ def test_reports_every_byte_once_and_blocks_are_invisible(tmp_path, words, monke
     [
         (b"{", "not JSON: "),
         (b'{"messages": "\xff"}', "not JSON: .*utf-8"),
+        (b"[" * 100_000, "not JSON: "),
+        (chat("\ud800"), r"not JSON: .*'\\ud800'.* surrogates not allowed"),
         ([1], "expected an object with 'messages' or 'input_ids', got '.1.'$"),
         ({"text": "x"}, "expected an object with 'messages' or 'input_ids'"),
         ({"input_ids": []}, "'input_ids' must be a list of at least one integer"),
