@@ -37,7 +37,7 @@ class JsonlDataset:
         num_skipped: bad lines.
 
     Raises:
-        ValueError: if a line is bad, which names file and line, or the file has no samples.
+        ValueError: if a line is bad, which names file and line, the file has no samples, or it changes meanwhile.
         OSError: if the file cannot be read.
     """
 
@@ -56,6 +56,8 @@ class JsonlDataset:
         self._open()
         self._indexed = self._version()
         entries, self.num_skipped = index_jsonl(self._path, on_bad_line, num_processes, cache_dir, advance)
+        if self._version() != self._indexed or not os.path.samestat(os.fstat(self._descriptor), self._path.stat()):
+            raise ValueError(f"{self._path} was changed while it was indexed: start again when it is complete")
         fits = samples_that_fit(entries["tokens"], max_seq_len, path)
         self.num_dropped = int(np.count_nonzero(~fits))
         if self.num_dropped:

@@ -142,6 +142,26 @@ class TestSharing:
             with pytest.raises(ValueError, match=r"data\.jsonl was changed after it was indexed"):
                 each[0]
 
+    @pytest.mark.parametrize("moment", ["before", "after"])
+    def test_a_file_that_is_replaced_while_it_is_indexed_is_refused(self, tmp_path, monkeypatch, moment):
+        """Else offsets of one file would be read from another; nor is such an index kept."""
+        path, other, cache = write(tmp_path, A), tmp_path / "other", tmp_path / "cache"
+        other.write_bytes(json.dumps(C | {"x": "A" * 30}).encode())
+        scan = jsonl_index._scan
+
+        def replace_and_scan(path, *rest):
+            if moment == "before":
+                other.replace(path)
+            scanned = scan(path, *rest)
+            if moment == "after":
+                other.replace(path)
+            return scanned
+
+        monkeypatch.setattr(jsonl_index, "_scan", replace_and_scan)
+        with pytest.raises(ValueError, match=r"data\.jsonl was changed while it was indexed"):
+            JsonlDataset(path, cache_dir=cache)
+        assert not list(cache.glob("*.npy"))
+
 
 class TestBadLines:
     @pytest.mark.parametrize(

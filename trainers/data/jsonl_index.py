@@ -52,7 +52,8 @@ def index_jsonl(
             checked if they are there, other keys and blank lines passed over.
         on_bad_line: ``error`` ends at the first bad line; ``skip`` counts and logs them.
         num_processes: processes that share the work; the result is the same for any number.
-        cache_dir: folder that keeps the index of a file without bad lines, found again by path, size, time and inode.
+        cache_dir: folder that keeps the index of a file without bad lines, found again by path, size, time and inode;
+            of a file that changes meanwhile it keeps nothing.
             Processes that ask for the same file wait for the first of them and then share its memory.
         advance: called with the bytes read since its last call.
 
@@ -65,11 +66,12 @@ def index_jsonl(
     """
     if cache_dir is None:
         return _scan(path, on_bad_line, num_processes, advance)
-    cached = cache_dir / f"{_fingerprint(path)}.npy"
+    fingerprint = _fingerprint(path)
+    cached = cache_dir / f"{fingerprint}.npy"
     with _locked(cached.with_suffix(".lock")):
         if not cached.exists():
             entries, num_skipped = _scan(path, on_bad_line, num_processes, advance)
-            if num_skipped:
+            if num_skipped or _fingerprint(path) != fingerprint:
                 return entries, num_skipped
             with atomic_write(cached) as file:
                 np.save(file, entries)
