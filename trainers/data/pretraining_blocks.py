@@ -15,7 +15,7 @@ PADDING = -1
 """What stands behind the last document, up to the end of its block: no token id, so that it is never taken for one."""
 
 _LARGEST_ID = np.iinfo(np.int32).max
-_BLOCKS_AT_ONCE = 1024
+_TOKENS_AT_ONCE = 1 << 22
 
 
 def write_pretraining_blocks(documents: Iterable[Tokens], path: Path, block_size: int, eos_token_id: int) -> int:
@@ -44,7 +44,7 @@ def write_pretraining_blocks(documents: Iterable[Tokens], path: Path, block_size
         start = file.tell()
         num_blocks = 0
         for blocks in _blocks(documents, block_size, eos_token_id):
-            file.write(blocks.tobytes())
+            file.write(blocks.data)
             num_blocks += len(blocks)
         if not num_blocks:
             raise ValueError(f"{path}: no document has a token")
@@ -115,7 +115,7 @@ def _blocks(documents: Iterable[Tokens], block_size: int, eos_token_id: int) -> 
             continue
         pending += [ids] if ids[-1] == eos_token_id else [ids, np.array([eos_token_id], np.int32)]
         num_pending += ids.size + (ids[-1] != eos_token_id)
-        if num_pending >= _BLOCKS_AT_ONCE * block_size:
+        if num_pending >= max(_TOKENS_AT_ONCE, block_size):
             row = np.concatenate(pending)
             whole = num_pending - num_pending % block_size
             yield row[:whole].reshape(-1, block_size)

@@ -1,4 +1,5 @@
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -38,14 +39,14 @@ def test_exact_values(tmp_path):
 @given(
     documents=st.lists(st.lists(st.integers(0, 2**31 - 1).filter(lambda token: token != EOS), max_size=9), max_size=12),
     block_size=st.integers(2, 7),
-    at_once=st.integers(1, 3),
+    at_once=st.integers(1, 20),
 )
 def test_documents_can_be_read_back(tmp_path_factory, documents, block_size, at_once):
     if not any(documents):
         return
     path = tmp_path_factory.mktemp("blocks") / "blocks.npy"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretraining_blocks, "_BLOCKS_AT_ONCE", at_once)
+        patch.setattr(pretraining_blocks, "_TOKENS_AT_ONCE", at_once)
         num_blocks = write_pretraining_blocks(documents, path, block_size, EOS)
     row = np.load(path).flatten()
     expected = [token for document in documents if document for token in [*document, EOS]]
@@ -56,6 +57,16 @@ def test_documents_can_be_read_back(tmp_path_factory, documents, block_size, at_
     for index in range(num_blocks):
         labels = blocks[index]["labels"]
         assert blocks.num_loss_counted_tokens[index] == (labels[1:] != X).sum()
+
+
+def test_long_blocks_take_no_more_memory(tmp_path):
+    """Some 16 MB of documents, and a copy or two of them, whatever the block is."""
+    documents = (np.ones(100_000, np.int32) for _ in range(200))
+    tracemalloc.start()
+    write_pretraining_blocks(documents, tmp_path / "blocks.npy", 131_072, EOS)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60e6
 
 
 def test_is_mapped_and_goes_through_the_loader(tmp_path):
