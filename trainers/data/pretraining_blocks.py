@@ -74,14 +74,14 @@ class PretrainingBlocks:
         if pad_token_id < 0:
             raise ValueError(f"pad_token_id must be >= 0, got {pad_token_id}")
         try:
-            self._blocks = np.load(path, mmap_mode="r")
+            self._blocks = np.lib.format.open_memmap(path, mode="r")
         except ValueError as error:
             raise ValueError(f"{path} is not a file of blocks: {error}") from error
         if self._blocks.dtype != np.int32 or self._blocks.ndim != 2 or not self._blocks.size:
             raise ValueError(
                 f"{path} is not a file of blocks: it has {self._blocks.dtype} of shape {self._blocks.shape}"
             )
-        self._path = path
+        self._path = path.absolute()
         self._pad_token_id = pad_token_id
         num_blocks, block_size = self._blocks.shape
         self.lengths: npt.NDArray[np.integer] = np.full(num_blocks, block_size, np.int32)

@@ -1,5 +1,7 @@
+import io
 import pickle
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,15 +71,17 @@ def test_long_blocks_take_no_more_memory(tmp_path):
     assert peak < 60e6
 
 
-def test_is_mapped_and_goes_through_the_loader(tmp_path):
+def test_is_mapped_and_goes_through_the_loader(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     write_pretraining_blocks([range(1, 100)], tmp_path / "blocks.npy", 8, EOS)
-    blocks = PretrainingBlocks(tmp_path / "blocks.npy", PAD)
+    blocks = PretrainingBlocks(Path("blocks.npy"), PAD)
     assert isinstance(blocks._blocks, np.memmap)
     loader = get_data_loader(
         blocks, batch_size=4, max_tokens_per_rank=16, rank=0, num_ranks=1, sampler=EpochSampler(len(blocks), 0)
     )
     counted = sum(batch.minibatches[0]["batch_num_loss_counted_tokens"] for batch in loader)
     assert counted == 100 - len(blocks)
+    monkeypatch.chdir("/")
     again = pickle.loads(pickle.dumps(blocks))
     assert isinstance(again._blocks, np.memmap)
     assert again[0]["labels"].tolist() == blocks[0]["labels"].tolist()
@@ -104,12 +108,26 @@ def test_bad_input_is_named_and_writes_nothing(tmp_path, documents, options, mes
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("content", [np.zeros(3, np.int32), np.zeros((2, 2)), np.zeros((0, 4), np.int32), None])
+def saved(save, *arrays):
+    file = io.BytesIO()
+    save(file, *arrays)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        saved(np.save, np.zeros(3, np.int32)),
+        saved(np.save, np.zeros((2, 2))),
+        saved(np.save, np.zeros((0, 4), np.int32)),
+        saved(np.save, np.zeros((2, 2), np.int32))[:-1],
+        saved(np.savez, np.zeros((2, 2), np.int32)),
+        b"hello",
+        b"",
+    ],
+)
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "blocks.npy"
-    if content is None:
-        path.write_bytes(b"hello")
-    else:
-        np.save(path, content)
+    path.write_bytes(content)
     with pytest.raises(ValueError, match="blocks.npy is not a file of blocks"):
         PretrainingBlocks(path, PAD)
