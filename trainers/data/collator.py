@@ -209,13 +209,14 @@ def _counts(
     samples: Sequence[Sample], labels: torch.Tensor, batch_num_loss_counted_tokens: int, batch_num_dropped_samples: int
 ) -> MinibatchCounts:
     counted = int(torch.count_nonzero(labels != IGNORE_INDEX))
-    given = [sample["num_loss_counted_tokens"] for sample in samples if "num_loss_counted_tokens" in sample]
-    if len(given) == len(samples) and sum(given) != counted:
+    if any("num_loss_counted_tokens" in sample for sample in samples):
         # The batch's count is the sum of what the samples give: a wrong one would scale every gradient.
-        raise ValueError(
-            f"the samples of a minibatch give num_loss_counted_tokens={given}, in sum {sum(given)}, but {counted} "
-            f"labels carry loss: count labels[1:] != {IGNORE_INDEX} of each sample, or leave the key out"
-        )
+        given = [count_loss_tokens(sample) for sample in samples]
+        if sum(given) != counted:
+            raise ValueError(
+                f"the samples of a minibatch give num_loss_counted_tokens={given}, in sum {sum(given)}, but {counted} "
+                f"labels carry loss: count labels[1:] != {IGNORE_INDEX} of each sample, or leave the key out"
+            )
     return {
         "num_samples": len(samples),
         "num_loss_counted_tokens": counted,

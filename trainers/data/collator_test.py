@@ -223,6 +223,9 @@ class TestInputs:
         sample: Sample = {"input_ids": [1, 2, 3], "labels": [1, 2, 3], "num_loss_counted_tokens": 3}
         with pytest.raises(ValueError, match=r"num_loss_counted_tokens=\[3\], in sum 3, but 2 labels carry loss"):
             collate([sample], 3)
+        other: Sample = {"input_ids": [1, 2], "labels": [1, 2]}  # counted here
+        with pytest.raises(ValueError, match=r"num_loss_counted_tokens=\[3, 1\], in sum 4, but 3 labels carry loss"):
+            collate([sample, other], 4)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
