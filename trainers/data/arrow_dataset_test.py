@@ -110,7 +110,7 @@ def test_bad_rows_are_named(tmp_path, rows, message):
         ({"input_ids": [[1]]}, r"expected the columns 'input_ids' and 'labels', got \['input_ids'\]"),
         ({"input_ids": [[1]], "labels": [["a"]]}, "'labels' must be lists of integers, got list<"),
         ({"input_ids": [1], "labels": [[1]]}, "'input_ids' must be lists of integers, got int64"),
-        (None, "is not an Arrow file"),
+        (None, "is not an Arrow file, or not a whole one: "),
     ],
 )
 def test_other_files_are_refused(tmp_path, columns, message):
@@ -122,6 +122,21 @@ def test_other_files_are_refused(tmp_path, columns, message):
             writer.write_table(table)
     with pytest.raises(ValueError, match=f"other.arrow:? {message}"):
         ArrowDataset(path)
+
+
+def test_a_file_that_was_not_written_to_its_end_is_refused(tmp_path):
+    """Also where it ends between two batches, which looks whole to a reader of streams."""
+    table = pyarrow.table({"input_ids": [[1, 2]] * 3, "labels": [[1, 2]] * 3})
+    path = tmp_path / "samples.arrow"
+    for kind in (pyarrow.ipc.new_stream, pyarrow.ipc.new_file):
+        with pyarrow.OSFile(str(path), "wb") as file, kind(file, table.schema) as writer:
+            writer.write_table(table, max_chunksize=1)
+        content = path.read_bytes()
+        assert len(ArrowDataset(path)) == 3
+        for size in range(len(content)):
+            path.write_bytes(content[:size])
+            with pytest.raises(ValueError, match="samples.arrow is not an Arrow file, or not a whole one: "):
+                ArrowDataset(path)
 
 
 def test_without_the_package(tmp_path, monkeypatch):

@@ -1,11 +1,14 @@
 """Tokenised samples in Arrow's file format, by pyarrow, an extra: ``input_ids`` and ``labels``, lists of int32."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from trainers.data.minibatch import Sample
+
+_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 def import_pyarrow() -> Any:
@@ -43,8 +46,8 @@ def map_arrow(path: Path) -> Any:
     """Return the pyarrow table of a file or, as the package datasets writes it, a stream: mapped, not read.
 
     Raises:
-        ValueError: if it is neither.
-        OSError: if the file cannot be read.
+        ValueError: if it is neither, or not whole.
+        OSError: if the file cannot be opened.
     """
     arrow = import_pyarrow()
     source = arrow.memory_map(str(path))
@@ -53,9 +56,14 @@ def map_arrow(path: Path) -> Any:
             return arrow.ipc.open_file(source).read_all()
         except arrow.ArrowInvalid:
             source.seek(0)
-            return arrow.ipc.open_stream(source).read_all()
-    except arrow.ArrowInvalid as error:
-        raise ValueError(f"{path} is not an Arrow file: {error}") from error
+            table = arrow.ipc.open_stream(source).read_all()
+            # (a reader takes a stream that was cut off between two batches for a whole one)
+            source.seek(-len(_END_OF_STREAM), os.SEEK_END)
+            if source.read() != _END_OF_STREAM:
+                raise arrow.ArrowInvalid("its writer did not end the stream") from None
+            return table
+    except (arrow.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path} is not an Arrow file, or not a whole one: {error}") from error
 
 
 def _schema() -> Any:
