@@ -22,7 +22,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heapreplace
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Literal, get_args
 
 import numpy as np
@@ -40,7 +40,6 @@ _Step = list[list[int]]  # one list of sample indices per rank; an empty one bec
 # Filling bins exactly takes time as samples squared times the limit: 40 ms for 256 samples and 128k tokens. With more
 # samples best fit has enough short ones at hand to come as close.
 _SUBSET_SUM_SAMPLES = 256
-
 
 # Spreading work looks at every bin for each sample: 40 ms for so many looks. Batches above have many samples a bin, and
 # the work of bins is more alike.
@@ -167,8 +166,8 @@ def _best_fit(order: list[int], lengths: list[int], limit: int, num_ranks: int) 
         packings.append(_steps_of_bins([members for members in filled_alike[0] if members], lengths, limit, num_ranks))
 
     def waiting_then_peak(steps: list[_Step]) -> tuple[int, int]:
-        fullest = [_fullest(step, lengths) for step in steps]
-        return sum(fullest), max(fullest)
+        fullest = _loads(list(chain.from_iterable(steps)), lengths).reshape(-1, num_ranks).max(axis=1)
+        return int(fullest.sum()), int(fullest.max())
 
     return min((steps for steps in packings if len(steps) == fewest), key=waiting_then_peak)
 
@@ -278,17 +277,19 @@ def _steps_of_bins(bins: list[list[int]], lengths: list[int], limit: int, num_ra
     That is a step whose fullest bin could give its shortest sample to the emptiest and be shorter for it: a packing of
     LPT never has one. Evening is LPT over the samples of the step, kept if it fits and helps.
     """
-    loaded = sorted(((_load(members, lengths), members) for members in bins), key=lambda bin: -bin[0])
+    loads = _loads(bins, lengths).tolist()
+    fullest_first = sorted(range(len(bins)), key=loads.__getitem__, reverse=True)
     steps = []
     for start in range(0, len(bins), num_ranks):
-        step = [members for _, members in loaded[start : start + num_ranks]]
-        fullest = loaded[start][0]
-        emptiest = loaded[start + num_ranks - 1][0] if len(step) == num_ranks else 0
+        of_step = fullest_first[start : start + num_ranks]
+        step = [bins[at] for at in of_step]
+        fullest = loads[of_step[0]]
+        emptiest = loads[of_step[-1]] if len(step) == num_ranks else 0
         step += [[] for _ in range(num_ranks - len(step))]
         if fullest - emptiest > min(map(lengths.__getitem__, step[0])):
             members = sorted(chain.from_iterable(step), key=lambda index: (-lengths[index], index))
             evened = _lpt(members, lengths, limit, num_ranks)
-            if len(evened) == 1 and _fullest(evened[0], lengths) < fullest:
+            if len(evened) == 1 and max(sum(map(lengths.__getitem__, each)) for each in evened[0]) < fullest:
                 step = evened[0]
         steps.append(step)
     return steps
@@ -347,12 +348,11 @@ def _padded(order: list[int], lengths: list[int], limit: int, num_ranks: int) ->
     return [bins[at : at + num_ranks] for at in range(0, len(bins), num_ranks)]
 
 
-def _fullest(step: _Step, lengths: list[int]) -> int:
-    return max(_load(members, lengths) for members in step)
-
-
-def _load(members: list[int], lengths: list[int]) -> int:
-    return sum(map(lengths.__getitem__, members))
+def _loads(bins: list[list[int]], lengths: list[int]) -> npt.NDArray[np.int64]:
+    """Return the tokens of each bin, as differences of one running sum."""
+    total = np.fromiter(chain((0,), map(lengths.__getitem__, chain.from_iterable(bins))), np.int64).cumsum()
+    bounds: npt.NDArray[np.int64] = total[np.fromiter(accumulate(map(len, bins), initial=0), np.int64)]
+    return bounds[1:] - bounds[:-1]
 
 
 def _as_lengths(lengths: Lengths) -> npt.NDArray[np.int64]:
