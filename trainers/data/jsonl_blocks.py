@@ -16,6 +16,7 @@ _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
 _LOGGED = 10
+_BUFFER_BYTES = 1 << 20  # (many lines are longer than Python's default)
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class FileBlock:
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Yield where each line begins in the file, and the line with its line break."""
-        with self.path.open("rb") as file:
+        with self.path.open("rb", _BUFFER_BYTES) as file:
             if self.start:
                 file.seek(self.start - 1)
                 file.readline()  # the end of a line of the block before

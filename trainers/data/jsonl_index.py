@@ -27,15 +27,23 @@ ENTRY = np.dtype([("offset", "<i8"), ("size", "<u4"), ("tokens", "<i4"), ("count
 
 _BLOCK_BYTES = 32 << 20
 
-# Numbers of at most nine digits fit an int32, and "-100" is never a part of another number.
-_ID = rb"(?:0|[1-9][0-9]{0,8}+)"
-_LABEL = rb"(?:-100|" + _ID + rb")"
-_PLAIN_LINE = re.compile(
-    rb'\{"input_ids": ?\[(' + _ID + rb"(?:, ?" + _ID + rb")*+)\]"
-    rb', ?"labels": ?\[(' + _LABEL + rb"(?:, ?" + _LABEL + rb")*+)\]"
-    rb'(?:, ?"len": ?(' + _ID + rb"))?"
-    rb'(?:, ?"num_loss_counted_tokens": ?(' + _ID + rb"))?\}\s*"
-)
+
+def _line_with(comma: bytes) -> re.Pattern[bytes]:
+    """Return the form of a line: ids, labels, and perhaps ``len`` and ``num_loss_counted_tokens``.
+
+    Numbers of at most nine digits fit an int32, and "-100" is never a part of another number. What is frequent stands
+    first, and the comma is given, because the expression is most of the time that a file takes.
+    """
+    token, label = rb"(?:[1-9][0-9]{0,8}+|0)", rb"(?:[1-9][0-9]{0,8}+|-100|0)"
+    return re.compile(
+        rb'\{"input_ids": ?\[(%b(?:%b%b)*+)\]' % (token, comma, token)
+        + rb', ?"labels": ?\[(%b(?:%b%b)*+)\]' % (label, comma, label)
+        + rb'(?:, ?"len": ?(%b))?(?:, ?"num_loss_counted_tokens": ?(%b))?\}\s*' % (token, token)
+    )
+
+
+_AS_JSON_DUMPS = _line_with(b", ")
+_AS_PREPARE = _line_with(b",")
 
 
 def index_jsonl(
@@ -132,7 +140,7 @@ def _integers(sample: dict[str, Any], key: str) -> "array[int]":
 
 def _measure(line: bytes) -> tuple[int, int]:
     """Return tokens and loss-counted tokens of a line; ValueError if it is bad."""
-    if plain := _PLAIN_LINE.fullmatch(line):
+    if plain := _AS_JSON_DUMPS.fullmatch(line) or _AS_PREPARE.fullmatch(line):
         ids, labels, length, counted = plain.groups()
         tokens = ids.count(b",") + 1
         found = tokens - labels.count(b"-100") - (not labels.startswith(b"-100"))
