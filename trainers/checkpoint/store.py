@@ -161,7 +161,7 @@ class CheckpointStore:
         lock: list[int] = []  # of rank 0
 
         def begin() -> Path:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            _make(self.folder)
             lock.append(_lock(self.folder / _LOCK))
             self._clear_leftovers()
             folder = self.folder / f"{_WRITING}{uuid.uuid4().hex}"
@@ -329,6 +329,14 @@ def _unlock(descriptor: int) -> None:
     # Not left to close: forked workers of a data loader hold copies of the descriptor.
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and those above it, each flushed into the one that holds it."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync(path.parent)
 
 
 def sync(path: Path) -> None:

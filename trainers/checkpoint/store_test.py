@@ -188,6 +188,25 @@ def test_disk_full_at_the_manifest(store, monkeypatch):
     assert save(store, 2).step == 2
 
 
+def test_the_way_to_a_checkpoint_is_flushed(store, monkeypatch):
+    """A name is safe from a power cut when the folder that holds it is flushed: also those of new folders above."""
+    flushed = []
+    fsync = os.fsync
+
+    def flush(descriptor):
+        flushed.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    saved = save(store, 1)
+    assert flushed[-1] == saved.path.parent
+    assert {store.folder.parent, store.folder.parent.parent} < set(flushed)
+    assert {path.name for path in flushed} > {*contents(1), MANIFEST}
+    flushed.clear()
+    save(store, 2)
+    assert store.folder in flushed and store.folder.parent not in flushed
+
+
 def test_two_writers(store):
     """The second is refused; the lock goes with its owner, not with a fork that outlives the save."""
 
