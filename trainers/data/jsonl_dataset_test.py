@@ -112,7 +112,7 @@ class TestReading:
 
 
 class TestSharing:
-    def test_pickled_is_small_and_opens_the_file_anew(self, tmp_path):
+    def test_pickled_opens_the_file_anew(self, tmp_path):
         dataset = JsonlDataset(write(tmp_path, A, B))
         assert lists(pickle.loads(pickle.dumps(dataset))) == [A, B]
         assert lists(copy.deepcopy(dataset)) == [A, B]
