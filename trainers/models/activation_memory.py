@@ -1,13 +1,13 @@
 """How many blocks must compute their activations anew so that a training fits into a GPU's memory."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from trainers.models.blocks import transformer_blocks
+from trainers.models.blocks import forward_anew, transformer_blocks
 from trainers.models.sharding import local_bytes
 
 # Of the limit, for what is not counted: allocator rounding, communication buffers, kernels' workspaces.
@@ -27,23 +27,52 @@ def blocks_to_checkpoint(model: nn.Module, run: Callable[[], Tensor], limit_byte
     Returns:
         0 to all blocks: the first so many are to be given to `checkpoint_blocks`.
     """
-    blocks = transformer_blocks(model)
-    before: list[int] = []
-    after: list[tuple[int, int]] = []  # and the bytes of the block's output
+    blocks = len(transformer_blocks(model))
+    measured = _measure(model, run)
+    trained = sum(local_bytes(parameter) for parameter in model.parameters() if parameter.requires_grad)
+    # Gradient and two moments of each trained parameter, what is outside of the blocks, what each of them keeps in any
+    # case, and a block that is computed anew with its gradients: twice what it keeps.
+    rest = measured.base + 3 * trained + measured.outside + blocks * measured.recomputed + 2 * measured.kept
+    room = int((limit_bytes * (1 - _SLACK) - rest) // (measured.kept - measured.recomputed))
+    return min(max(blocks - room, 0), blocks)
 
-    def begin(module: nn.Module, args: Any) -> None:
+
+class _Measured(NamedTuple):
+    """Bytes.
+
+    Attributes:
+        base: before the forward pass.
+        outside: the most that is held at a time beside the last block's activations.
+        kept: by a block for the backward pass, its output included.
+        recomputed: the same of a block that is to be computed anew.
+    """
+
+    base: int
+    outside: int
+    kept: int
+    recomputed: int
+
+
+def _measure(model: nn.Module, run: Callable[[], Tensor]) -> _Measured:
+    last = transformer_blocks(model)[-1]
+    allocated: list[int] = []
+
+    def begin(block: nn.Module, args: Any, kwargs: Any) -> None:
         torch.set_grad_enabled(True)
-        torch.compiler.set_stance("default")
         args[0].requires_grad_()
-        before.append(torch.cuda.memory_allocated())
+        allocated.append(torch.cuda.memory_allocated())
+        output = forward_anew(block, *args, **kwargs)
+        allocated.append(torch.cuda.memory_allocated())
+        del output
+        torch.compiler.set_stance("default")
+        allocated.append(torch.cuda.memory_allocated())
 
-    def end(module: nn.Module, args: Any, output: Any) -> None:
-        hidden = output[0] if isinstance(output, tuple) else output
-        after.append((torch.cuda.memory_allocated(), hidden.nbytes))
+    def end(block: nn.Module, args: Any, output: Any) -> None:
+        allocated.append(torch.cuda.memory_allocated())
 
     handles = [
-        blocks[-1].register_forward_pre_hook(begin, prepend=False),
-        blocks[-1].register_forward_hook(end, prepend=True),
+        last.register_forward_pre_hook(begin, prepend=False, with_kwargs=True),
+        last.register_forward_hook(end, prepend=True),
     ]
     base = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -51,19 +80,11 @@ def blocks_to_checkpoint(model: nn.Module, run: Callable[[], Tensor], limit_byte
     # another one than that of training.
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         run()
-    kept_by_one = torch.cuda.max_memory_allocated() - base
+    peak = torch.cuda.max_memory_allocated()
     for handle in handles:
         handle.remove()
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()  # (a forward pass alone leaves gathered weights in place of the parameters)
-    ((allocated, of_hidden),) = after
-    of_block = allocated - before[0]
-    trained = sum(local_bytes(parameter) for parameter in model.parameters() if parameter.requires_grad)
-    # A block that is computed anew keeps its input and what attention returned, each about the size of its output.
-    kept_anyway = 2 * of_hidden
-    # Gradient and two moments of each trained parameter, what is outside of the blocks, what each of them keeps in any
-    # case, and a block that is computed anew with its gradients: twice what it keeps.
-    rest = base + 3 * trained + (kept_by_one - of_block) + len(blocks) * kept_anyway + 2 * of_block
-    room = int((limit_bytes * (1 - _SLACK) - rest) // (of_block - kept_anyway))
-    return min(max(len(blocks) - room, 0), len(blocks))
+    before_anew, after_anew, before, after = allocated
+    return _Measured(base, peak - base - (after - before), after - before, after_anew - before_anew)

@@ -16,6 +16,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from testing.distributed.case import DistributedTest
 from testing.tiny_models.models import VOCABULARY, tiny_model
+from trainers.models import activation_memory
 from trainers.models.activation_memory import blocks_to_checkpoint
 from trainers.models.blocks import checkpoint_blocks
 from trainers.models.sharding import shard_model
@@ -69,9 +70,9 @@ def allocator() -> Iterator[None]:
         yield
 
 
-def model_and_loss():
-    sizes = {"hidden_size": HIDDEN, "intermediate_size": 2 * HIDDEN, "num_hidden_layers": BLOCKS}
-    model = tiny_model(attn_implementation="sdpa", **sizes).to(DEVICE)
+def model_and_loss(architecture="llama", **changes):
+    sizes = {"hidden_size": HIDDEN, "intermediate_size": 2 * HIDDEN, "num_hidden_layers": BLOCKS, **changes}
+    model = tiny_model(architecture, attn_implementation="sdpa", **sizes).to(DEVICE)
     ids = torch.arange(TOKENS, device=DEVICE)[None] % VOCABULARY
     return model, lambda: model(input_ids=ids, labels=ids, use_cache=False).loss
 
@@ -104,6 +105,22 @@ def test_as_few_as_fit():
             assert needed <= chosen <= needed + CAUTION, f"{needed} are enough, {chosen} were chosen"
         assert blocks_to_checkpoint(model, loss_of, 0.9 * peaks[-1]) == BLOCKS
         assert blocks_to_checkpoint(model, loss_of, 2 * peaks[0]) == 0
+
+
+def test_what_recomputation_frees_is_measured_exactly():
+    """With heads that are wider together than the hidden states: attention's result is what such a block keeps."""
+    kept = []
+    with allocator():
+        model, loss_of = model_and_loss("qwen3", head_dim=HIDDEN // 2)
+        measured = activation_memory._measure(model, loss_of)
+        for count in (1, 2):  # (the first one keeps the arguments of all)
+            checkpoint_blocks(model, count)
+            before = torch.cuda.memory_allocated()
+            loss = loss_of()
+            kept.append(torch.cuda.memory_allocated() - before)
+            del loss
+    rounded = 0.0 if DEVICE.type == "cpu" else 1e-3
+    assert measured.kept - measured.recomputed == pytest.approx(kept[0] - kept[1], rel=rounded)
 
 
 class TestSharded(DistributedTest):

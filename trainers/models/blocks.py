@@ -54,7 +54,7 @@ def checkpoint_blocks(model: nn.Module, count: int, *, compiled: bool = False) -
         raise ValueError(f"activation checkpointing of {count} blocks: the model has {len(blocks)}, choose 0 to that")
     for block in blocks[:count]:
         # (inside of FSDP's hooks, which must not run again; a method, so that the compiler sees that blocks are alike)
-        forward = MethodType(_forward_anew, block)
+        forward = MethodType(forward_anew, block)
         block.forward = _compiled(forward) if compiled else forward
 
 
@@ -73,7 +73,8 @@ def _compiled(forward: Any) -> Any:
     return torch.compile(forward, dynamic=True, options=_OPTIONS)
 
 
-def _forward_anew(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def forward_anew(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Compute a block as `checkpoint_blocks` lets it be computed."""
     return checkpoint(
         lambda *args, **kwargs: type(block).forward(block, *args, **kwargs),
         *args,
