@@ -29,7 +29,11 @@ def blocks_to_checkpoint(model: nn.Module, run: Callable[[], Tensor], limit_byte
     """
     blocks = len(transformer_blocks(model))
     measured = _measure(model, run)
-    trained = sum(local_bytes(parameter) for parameter in model.parameters() if parameter.requires_grad)
+    trained = sum(
+        local_bytes(parameter)
+        for parameter in model.parameters()
+        if parameter.requires_grad and parameter.device == measured.device
+    )
     # Gradient and two moments of each trained parameter, what is outside of the blocks, what each of them keeps in any
     # case, and a block that is computed anew with its gradients: twice what it keeps.
     rest = measured.base + 3 * trained + measured.outside + blocks * measured.recomputed + 2 * measured.kept
@@ -45,21 +49,25 @@ class _Measured(NamedTuple):
         outside: the most that is held at a time beside the last block's activations.
         kept: by a block for the backward pass, its output included.
         recomputed: the same of a block that is to be computed anew.
+        device: where activations are.
     """
 
     base: int
     outside: int
     kept: int
     recomputed: int
+    device: torch.device
 
 
 def _measure(model: nn.Module, run: Callable[[], Tensor]) -> _Measured:
     last = transformer_blocks(model)[-1]
     allocated: list[int] = []
+    devices: list[torch.device] = []
 
     def begin(block: nn.Module, args: Any, kwargs: Any) -> None:
         torch.set_grad_enabled(True)
         args[0].requires_grad_()
+        devices.append(args[0].device)
         allocated.append(torch.cuda.memory_allocated())
         output = forward_anew(block, *args, **kwargs)
         allocated.append(torch.cuda.memory_allocated())
@@ -87,4 +95,4 @@ def _measure(model: nn.Module, run: Callable[[], Tensor]) -> _Measured:
         if isinstance(module, FSDPModule):
             module.reshard()  # (a forward pass alone leaves gathered weights in place of the parameters)
     before_anew, after_anew, before, after = allocated
-    return _Measured(base, peak - base - (after - before), after - before, after_anew - before_anew)
+    return _Measured(base, peak - base - (after - before), after - before, after_anew - before_anew, devices[0])

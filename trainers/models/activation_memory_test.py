@@ -123,6 +123,15 @@ def test_what_recomputation_frees_is_measured_exactly():
     assert measured.kept - measured.recomputed == pytest.approx(kept[0] - kept[1], rel=rounded)
 
 
+def test_what_is_trained_elsewhere_takes_no_memory_here():
+    """Offloaded to the host's, as FSDP can; here the other device is meta."""
+    offloaded = torch.nn.Parameter(torch.empty(1 << 40, device="meta"))
+    with allocator():
+        model, loss_of = model_and_loss()
+        model.offloaded = offloaded
+        assert blocks_to_checkpoint(model, loss_of, 1e10) == 0
+
+
 class TestSharded(DistributedTest):
     world_size = 2
 
