@@ -49,7 +49,7 @@ def together(model, kind, form):
     return float(loss.detach()), {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "qwen3_moe"])
 def test_against_one_by_one(architecture):
     base = tiny_model(architecture).to(DEVICE)
     expected_loss, expected = one_by_one(copy.deepcopy(base))

@@ -45,13 +45,13 @@ def use_loss(model: PreTrainedModel, kind: Loss) -> None:
     # hidden states as it would on the logits, without a bias at least.
     head.forward = lambda hidden: hidden  # type: ignore[method-assign, assignment]
 
-    def loss(logits: Tensor, labels: Tensor, predicting: Tensor | None = None, **kwargs: Any) -> Tensor:
+    def loss(logits: Tensor, labels: Tensor, *_: Any, predicting: Tensor | None = None, **kwargs: Any) -> Tensor:
         return fused(_picked(logits, predicting), head.weight, labels[0], head.bias)
 
     model.loss_function = loss
 
 
-def _of_logits(logits: Tensor, labels: Tensor, predicting: Tensor | None = None, **kwargs: Any) -> Tensor:
+def _of_logits(logits: Tensor, labels: Tensor, *_: Any, predicting: Tensor | None = None, **kwargs: Any) -> Tensor:
     loss: Tensor = ForCausalLMLoss(
         _picked(logits, predicting),
         None,
