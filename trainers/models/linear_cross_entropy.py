@@ -34,6 +34,8 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, bias: 
     Returns:
         fp32, 0-d.
     """
+    if not torch.is_grad_enabled():  # (the function below would make gradients all the same)
+        hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
     loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, bias)  # type: ignore[no-untyped-call]
     return loss
 

@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from testing.tolerances.tolerances import assert_close
 from trainers.models import linear_cross_entropy as module
@@ -54,5 +55,14 @@ def test_only_what_needs_a_gradient_gets_one():
     loss = linear_cross_entropy(hidden, weight.detach(), targets)
     loss.backward()
     assert hidden.grad is not None and weight.grad is None
-    with torch.no_grad():
-        assert_close(linear_cross_entropy(hidden, weight, targets), loss.detach())
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_a_validation_makes_no_gradients(enabled):
+    """Of the three products that a training takes, it takes one."""
+    tensors, targets = inputs(20, torch.float32, bias=True)
+    with torch.set_grad_enabled(enabled), FlopCounterMode(display=False) as counter:
+        loss = linear_cross_entropy(*tensors[:2], targets, tensors[2])
+    assert counter.get_total_flops() == (3 if enabled else 1) * 2 * 20 * H * V
+    expected = functional.cross_entropy(functional.linear(*tensors), targets, reduction="sum")
+    assert_close(loss.detach(), expected.detach())
