@@ -1,5 +1,6 @@
 """The linear layers of a transformer that fine-tuning methods act on, found by name."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from torch import nn
@@ -27,7 +28,8 @@ def find_projections(model: nn.Module, patterns: Sequence[str] | None = None) ->
         Layer by name, in the order of the model.
 
     Raises:
-        ValueError: a given pattern, or all of the default ones, match no linear layer.
+        ValueError: a given pattern, or all of the default ones, match no linear layer; or the weight of a matched one
+            is tied to another layer's.
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
     wanted = ATTENTION_AND_MLP if patterns is None else tuple(patterns)
@@ -38,6 +40,12 @@ def find_projections(model: nn.Module, patterns: Sequence[str] | None = None) ->
         raise ValueError(
             f"no linear layer of {type(model).__name__} has a name that ends in {', '.join(idle)}; its linear layers "
             f"are {some}{', ...' if len(layers) > 8 else ''}: give patterns that match"
+        )
+    owners = Counter(parameter for _, parameter in model.named_parameters(remove_duplicate=False))
+    if tied := [name for name, layer in found.items() if owners[layer.weight] > 1]:
+        raise ValueError(
+            f"the weight of {', '.join(tied)} in {type(model).__name__} is another layer's too, which would not follow: "
+            "give patterns that do not match it, or set tie_word_embeddings=False in the model's config.json"
         )
     return found
 

@@ -39,6 +39,12 @@ def test_an_idle_pattern_among_others_is_an_error():
         find_projections(tiny_model(), ["q_proj", "up_porj"])
 
 
+def test_a_tied_head_is_refused():
+    assert list(find_projections(tiny_model(), ["lm_head"])) == ["lm_head"]
+    with pytest.raises(ValueError, match="the weight of lm_head in LlamaForCausalLM is another layer's too, which"):
+        find_projections(tiny_model("llama_tied"), ["lm_head"])
+
+
 def test_a_model_without_projections():
     with pytest.raises(ValueError, match=r"no linear layer of Sequential .* its linear layers are 0: give"):
         find_projections(nn.Sequential(nn.Linear(2, 2)))
