@@ -39,7 +39,10 @@ def use_loss(model: PreTrainedModel, kind: Loss) -> None:
         )
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     if not isinstance(head, nn.Linear):
-        raise ValueError(f"loss={kind!r}: {type(model).__name__} has no linear head: use loss='transformers'")
+        raise ValueError(
+            f"loss={kind!r}: the head of {type(model).__name__} is no linear layer but {type(head).__name__}: use "
+            "loss='transformers'"
+        )
     fused = linear_cross_entropy if kind == "fused" else _liger()
     # What the model does between head and loss, such as Granite's division of the logits, is linear: it acts on the
     # hidden states as it would on the logits, without a bias at least.

@@ -53,7 +53,6 @@ def set_up_model(
     else:
         backend = config.attention
         use_packed_attention(model, choose_backend(worker.device, compute_dtype) if backend == "auto" else backend)
-    use_loss(model, config.loss)
     model.train()
     trained: nn.Module = model
     if config.quantize == "nf4":
@@ -69,6 +68,7 @@ def set_up_model(
         )
     if config.osft_unfreeze is not None:
         apply_osft(model, config.osft_unfreeze, config.osft_targets, device=worker.device)
+    use_loss(model, config.loss)  # (refuses what they may have put in place of the head)
     compiled = config.compile
     if compiled is None:
         compiled = worker.device.type == "cuda" and not deepspeed and config.quantize == "none"
