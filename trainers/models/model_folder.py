@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 
 
 def has_weights(folder: Path) -> bool:
