@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
@@ -21,14 +22,20 @@ def read_model(folder: Path, seed: int = 0) -> PreTrainedModel:
         seed: of the weights of a folder without.
 
     Raises:
-        ValueError: if the folder has no configuration of a causal language model, or its weights do not fit it.
+        ValueError: if the folder has no configuration of a causal language model, or its weights do not fit it or
+            cannot be read.
     """
     config = _config(folder)
     if not has_weights(folder):
         torch.manual_seed(seed)
         return _made(config)
-    # (with this argument it returns two values, which its annotation does not know)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    try:
+        # (with the last argument it returns two values, which its annotation does not know)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+        )
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{folder}: the weights cannot be read: {error}; the folder is damaged") from error
     model, found = loaded
     # (what transformers would draw at random, with a warning)
     if wrong := {kind: sorted(map(str, found[kind])) for kind in ("missing_keys", "mismatched_keys") if found[kind]}:

@@ -45,6 +45,25 @@ def test_buffers_that_have_lost_their_values():
         materialise(tiny_model().to("meta"), torch.device("cpu"))
 
 
+def test_weights_of_the_older_format_are_read_too(tmp_path):
+    """Not drawn, as where there are none."""
+    model = tiny_model(seed=5)
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    assert torch.equal(read_model(tmp_path).lm_head.weight, model.lm_head.weight)
+
+
+@pytest.mark.parametrize("left", [0, 4000])
+def test_damaged_weights_are_refused_by_name(tmp_path, left):
+    tiny_model().save_pretrained(tmp_path, max_shard_size="20KB")
+    shard = sorted(tmp_path.glob("*.safetensors"))[1]
+    shard.write_bytes(shard.read_bytes()[:left])
+    if not left:
+        shard.unlink()
+    with pytest.raises(ValueError, match=f"{tmp_path}: the weights cannot be read: "):
+        read_model(tmp_path)
+
+
 def test_what_is_no_model_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="no config.json in it; give the folder of a transformers model"):
         read_model(tmp_path)
@@ -52,6 +71,9 @@ def test_what_is_no_model_is_refused_by_name(tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
     with pytest.raises(ValueError, match=r"weights do not fit config.json: .*layers.1.input_layernorm"):
+        read_model(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"intermediate_size": 8}))
+    with pytest.raises(ValueError, match=r"weights do not fit config.json: .*mismatched.*mlp.down_proj.weight"):
         read_model(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="config.json cannot be read"):
