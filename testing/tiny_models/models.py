@@ -7,6 +7,7 @@ from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
     GemmaConfig,
+    Glm4MoeConfig,
     GPT2Config,
     GraniteConfig,
     LlamaConfig,
@@ -51,6 +52,11 @@ _CONFIGS: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
     "qwen3_moe": (
         Qwen3MoeConfig,
         {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    ),
+    "glm4_moe": (
+        Glm4MoeConfig,
+        {"head_dim": 8, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 1}
+        | {"topk_group": 1, "first_k_dense_replace": 1},
     ),
 }
 

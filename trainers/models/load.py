@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
@@ -60,11 +62,12 @@ def empty_model(folder: Path) -> PreTrainedModel:
 
 
 def materialise(model: nn.Module, device: torch.device) -> None:
-    """Give parameters on the meta device memory, not values; buffers keep theirs, tied weights stay tied.
+    """Give parameters on the meta device memory, not values; buffers stay as they are, tied weights stay tied.
 
     Args:
-        model: of `empty_model`, also with what was put around it or inserted since: adapters, factors, FSDP2.
-        device: where it goes.
+        model: of `empty_model`, also with what was put around it or inserted since: adapters, factors, FSDP2 (which
+            has moved buffers to where it computes).
+        device: where parameters go.
 
     Raises:
         ValueError: if a buffer is on the meta device too, so that nobody knows its values.
@@ -76,30 +79,38 @@ def materialise(model: nn.Module, device: torch.device) -> None:
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)
     model.to_empty(device=device)  # (makes two of a parameter that is tied)
-    for first, *others in names.values():
-        for name in others:
-            owner, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(owner), leaf, model.get_parameter(first))
-    for name, buffer in buffers.items():
-        model.get_buffer(name).copy_(buffer)
+    tied = {name: model.get_parameter(first) for first, *others in names.values() for name in others}
+    for name, tensor in (tied | buffers).items():
+        owner, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, tensor)
 
 
-def distribute_from_rank0(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copy rank 0's whole weights into the shards of every rank, tensor by tensor.
+def whole_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return what a model's folder has of it: parameters, a tied one once, and persistent buffers, by name."""
+    state = model.state_dict(keep_vars=True)
+    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    return parameters | {name: state[name] for name, _ in model.named_buffers() if name in state}
+
+
+def distribute_from_rank0(model: nn.Module, weights: Mapping[str, Tensor], mesh: DeviceMesh) -> None:
+    """Copy rank 0's whole weights into the shards of every rank, tensor by tensor; a collective.
 
     Args:
-        model: sharded, its parameters DTensors on one mesh whose rank 0 is this process group's.
-        weights: rank 0's, by name; of the others the shapes alone count (meta tensors).
+        model: sharded over the mesh, with memory.
+        weights: rank 0's `whole_tensors`; of the others' the shapes and dtypes alone count.
+        mesh: one dimension; its rank 0 is this process group's.
     """
+    device = torch.device(mesh.device_type)  # (collectives need it, and an offloaded shard is not on it)
+    state = model.state_dict(keep_vars=True)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            assert isinstance(parameter, DTensor), name
-            local = parameter.to_local()
-            # (collectives need the mesh's device, which an offloaded shard is not on)
-            device = torch.device(parameter.device_mesh.device_type)
-            whole = weights[name]
+        for name, whole in weights.items():
             whole = torch.empty(whole.shape, dtype=whole.dtype, device=device) if whole.is_meta else whole.to(device)
-            local.copy_(distribute_tensor(whole, parameter.device_mesh, parameter.placements).to_local())
+            tensor = state[name]
+            if isinstance(tensor, DTensor):
+                tensor.to_local().copy_(distribute_tensor(whole, mesh, tensor.placements).to_local())
+            else:
+                dist.broadcast(whole, group=mesh.get_group(), group_src=0)
+                tensor.copy_(whole)
 
 
 @contextmanager

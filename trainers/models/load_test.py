@@ -32,7 +32,9 @@ def test_empty_model_has_values_in_its_buffers_alone(tmp_path, architecture):
     empty = empty_model(tmp_path)
     assert [name for name, _ in empty.named_parameters()] == [name for name, _ in model.named_parameters()]
     assert all(parameter.is_meta for parameter in empty.parameters())
+    buffers = list(empty.buffers())
     materialise(empty, torch.device("cpu"))
+    assert all(one is other for one, other in zip(empty.buffers(), buffers, strict=True))  # (FSDP has put them there)
     assert [name for name, _ in empty.named_parameters()] == [name for name, _ in model.named_parameters()]
     assert not any(parameter.is_meta for parameter in empty.parameters())
     assert [name for name, _ in empty.named_buffers()] == [name for name, _ in model.named_buffers()]

@@ -12,7 +12,7 @@ from trainers.attention.model_attention import use_packed_attention
 from trainers.data.collator import collate_packed
 from trainers.models.blocks import checkpoint_blocks
 from trainers.models.inputs import model_inputs
-from trainers.models.load import distribute_from_rank0, empty_model, materialise, read_model
+from trainers.models.load import distribute_from_rank0, empty_model, materialise, read_model, whole_tensors
 from trainers.models.sharding import shard_model
 from trainers.models.token_loss import use_loss
 
@@ -86,21 +86,26 @@ class TestShardedModel(DistributedTest):
                 parameter.grad.full_tensor(), total / self.world_size, rtol=1e-6, atol=1e-7, msg=name
             )
 
-    @pytest.mark.parametrize("architecture", ["llama", "llama_tied", "gpt2"])
+    @pytest.mark.parametrize("architecture", ["llama_tied", "gpt2", "glm4_moe"])
     def test_weights_from_rank_0(self, tmp_path, architecture):
+        """And, where it has some, its buffers: what a router of experts has learnt to prefer."""
         whole = tiny_model(architecture)
+        for buffer in whole_tensors(whole).keys() - dict(whole.named_parameters()).keys():
+            whole.get_buffer(buffer).normal_()
         if self.rank == 0:
             whole.save_pretrained(tmp_path)
         torch.distributed.barrier()
         source = read_model(tmp_path) if self.rank == 0 else empty_model(tmp_path)
-        weights = dict(source.named_parameters())
+        weights = whole_tensors(source)
         model = empty_model(tmp_path)
         mesh = init_device_mesh(self.device.type, (self.world_size,))
         shard_model(model, mesh, compute_dtype=torch.float32)
         materialise(model, self.device)
-        distribute_from_rank0(model, weights)
+        distribute_from_rank0(model, weights, mesh)
         for (name, parameter), wanted in zip(model.named_parameters(), whole.parameters(), strict=True):
             assert torch.equal(parameter.full_tensor().cpu(), wanted), name
+        for (name, buffer), wanted in zip(model.named_buffers(), whole.buffers(), strict=True):
+            assert buffer.device.type == self.device.type and torch.equal(buffer.cpu(), wanted), name
         use_packed_attention(model, "sdpa")
         use_packed_attention(whole, "sdpa")
         inputs = collate_packed(SAMPLES[:2], COUNTED)

@@ -18,7 +18,7 @@ from trainers.models.activation_memory import blocks_to_checkpoint
 from trainers.models.align import align, num_rows
 from trainers.models.blocks import checkpoint_blocks, compile_blocks, transformer_blocks
 from trainers.models.inputs import model_inputs
-from trainers.models.load import distribute_from_rank0, empty_model, materialise, read_model
+from trainers.models.load import distribute_from_rank0, empty_model, materialise, read_model, whole_tensors
 from trainers.models.token_loss import use_loss
 from trainers.optim.osft import apply_osft
 from trainers.sft.config import TrainConfig
@@ -82,7 +82,7 @@ def set_up_model(
     elif weights is not None:
         if worker.rank:
             materialise(trained, shards_device)
-        distribute_from_rank0(trained, weights)
+        distribute_from_rank0(trained, weights, worker.mesh)
     count = _blocks_to_checkpoint(config, worker, trained, framework)
     checkpoint_blocks(trained, count, compiled=compiled)
     if count:
@@ -127,7 +127,7 @@ def _model(
         )
     if everywhere or sharded:
         return model, None
-    return model, {name: parameter.detach() for name, parameter in model.named_parameters()}
+    return model, whole_tensors(model)
 
 
 def _framework(config: TrainConfig, worker: Worker, model: nn.Module, compute_dtype: torch.dtype) -> Framework:
