@@ -10,7 +10,10 @@ from trainers.attention.backends import Backend
 from trainers.attention.packed import packed_attention
 
 # What a model may ask of its attention and the packed kernels do not do: as a model passes it, never ignored.
-_UNSUPPORTED = ("softcap", "s_aux", "position_bias")
+_UNSUPPORTED = ("softcap", "s_aux", "sinks", "position_bias", "indices", "block_indices")
+# Kinds of layers, as transformers names them, that `packed_attention` computes. What others compute (a recurrence, a
+# convolution, attention within chunks) would go across the boundaries of sequences.
+_PACKED_LAYERS = {"full_attention", "sliding_attention"}
 
 
 def use_packed_attention(model: PreTrainedModel, backend: Backend) -> None:
@@ -20,8 +23,15 @@ def use_packed_attention(model: PreTrainedModel, backend: Backend) -> None:
     that transformers gives them, ``cu_seq_lens_q`` and ``max_length_q``.
 
     Raises:
-        ValueError: if the model does not take its attention from transformers' interface.
+        ValueError: if the model does not take its attention from transformers' interface, or has layers that would mix
+            packed sequences.
     """
+    others = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - _PACKED_LAYERS
+    if others or model._is_stateful:
+        raise ValueError(
+            f"{type(model).__name__} has layers that would mix packed sequences "
+            f"({', '.join(sorted(others)) or 'with a state'}): pack with strategy 'padded'"
+        )
     # (transformers looks for packages of its own behind a name with "flash" in it)
     name = f"trainyard_packed_{get_args(Backend).index(backend)}"
     AttentionInterface.register(name, _forward_of(backend))
@@ -57,6 +67,8 @@ def _forward_of(backend: Backend) -> Any:
         asked = [name for name in _UNSUPPORTED if kwargs.get(name) is not None]
         if asked:
             raise ValueError(f"packed attention does not do {', '.join(asked)}: pack with strategy 'padded'")
+        if not kwargs.get("is_causal", getattr(module, "is_causal", True)):
+            raise ValueError(f"packed attention is causal, {type(module).__name__} is not: pack with strategy 'padded'")
         if attention_mask is not None:
             raise ValueError("packed attention takes no mask: cu_seq_lens_q says where sequences end")
         device, dtype = query.device.type, query.dtype
