@@ -6,6 +6,13 @@ import os
 
 import pytest
 import torch
+from transformers import (
+    AutoModelForCausalLM,
+    GraniteMoeHybridConfig,
+    Lfm2Config,
+    Llama4TextConfig,
+    RecurrentGemmaConfig,
+)
 
 from testing.tiny_models.models import ARCHITECTURES, VOCABULARY, tiny_model
 from testing.tiny_models.samples import random_samples
@@ -80,9 +87,10 @@ def distance(gradients, exact):
     return sum(float((gradients[name].float() - exact[name]).square().sum()) for name in exact) ** 0.5
 
 
-def test_a_dummy_has_no_loss_and_zero_gradients():
+@pytest.mark.parametrize("architecture", ["llama_tied", "phi"])  # (the head of Phi has a bias)
+def test_a_dummy_has_no_loss_and_zero_gradients(architecture):
     for kind in LOSSES:
-        model = tiny_model("llama_tied").to(DEVICE, DTYPE)
+        model = tiny_model(architecture).to(DEVICE, DTYPE)
         use_packed_attention(model, choose_backend(DEVICE, DTYPE))
         use_loss(model, kind)
         loss = model(**model_inputs(collate_packed([], 0), DEVICE)).loss
@@ -93,10 +101,13 @@ def test_a_dummy_has_no_loss_and_zero_gradients():
 
 
 def test_what_a_fused_head_would_miss_is_refused():
+    with torch.device("meta"):
+        capped = AutoModelForCausalLM.from_config(RecurrentGemmaConfig(num_hidden_layers=2))
     model = tiny_model()
     model.config.final_logit_softcapping = 30.0
-    with pytest.raises(ValueError, match="caps its logits, which a fused head cannot: use loss='transformers'"):
-        use_loss(model, "fused")
+    for each in (model, capped):
+        with pytest.raises(ValueError, match="caps its logits, which a fused head cannot: use loss='transformers'"):
+            use_loss(each, "fused")
     with pytest.raises(ValueError, match="loss 'ours' is unknown: choose one of fused, transformers, liger"):
         use_loss(model, "ours")
     if DEVICE.type == "cpu":
@@ -112,3 +123,21 @@ def test_packed_attention_is_refused_where_it_cannot_be():
         model(**inputs, attention_mask=torch.zeros(1, 1, 33, 33))
     with pytest.raises(ValueError, match="does not do softcap"):
         model(**inputs, softcap=30.0)
+    with pytest.raises(ValueError, match="packed attention is causal, LlamaAttention is not"):
+        model(**inputs, is_causal=False)
+
+
+@pytest.mark.parametrize(
+    ("config", "layers", "told"),
+    [
+        (Lfm2Config, {"layer_types": ["conv", "full_attention"]}, "conv"),
+        (Llama4TextConfig, {"layer_types": ["chunked_attention", "full_attention"]}, "chunked_attention"),
+        (RecurrentGemmaConfig, {}, "with a state|linear_attention"),
+        (GraniteMoeHybridConfig, {"layer_types": ["mamba", "attention"]}, "with a state|linear_attention"),
+    ],
+)
+def test_layers_that_would_mix_packed_sequences_are_refused(config, layers, told):
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config(num_hidden_layers=2, **layers))
+    with pytest.raises(ValueError, match=rf"layers that would mix packed sequences \(({told})\): pack with"):
+        use_packed_attention(model, "sdpa")

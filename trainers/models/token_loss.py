@@ -18,6 +18,10 @@ from trainers.models.linear_cross_entropy import linear_cross_entropy
 from trainers.models.loss_kinds import Loss
 
 
+# What configurations call a bound on the logits: of Gemma and most, of RecurrentGemma, of xLSTM.
+_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+
+
 def use_loss(model: PreTrainedModel, kind: Loss) -> None:
     """Let ``model(..., labels=targets).loss`` be the summed cross entropy, computed as ``kind`` says.
 
@@ -33,7 +37,7 @@ def use_loss(model: PreTrainedModel, kind: Loss) -> None:
     if kind == "transformers":
         model.loss_function = _of_logits
         return
-    if getattr(model.config.get_text_config(), "final_logit_softcapping", None):
+    if any(getattr(model.config.get_text_config(), name, None) for name in _CAPS):
         raise ValueError(
             f"loss={kind!r}: {type(model).__name__} caps its logits, which a fused head cannot: use loss='transformers'"
         )
@@ -80,7 +84,7 @@ def _liger() -> Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]:
 
     def loss(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None) -> Tensor:
         if not len(hidden):  # (a grid of no blocks is refused by the driver)
-            return hidden.sum() + 0.0 * weight.sum()
+            return linear_cross_entropy(hidden, weight, targets, bias)
         value: Tensor = kernel(weight, hidden, targets, bias)
         return value
 
