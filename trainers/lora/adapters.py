@@ -61,7 +61,7 @@ def add_lora(
         return get_peft_model(model, config)
 
 
-def merged_tensors(model: PeftModel) -> Iterator[tuple[str, Tensor]]:
+def merged_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """The state dict of the model as it was before :func:`add_lora`, with each adapter added to its weight.
 
     Sums are taken in the higher of the two precisions and have the dtype of the weight; a weight in four bits counts as
@@ -71,6 +71,7 @@ def merged_tensors(model: PeftModel) -> Iterator[tuple[str, Tensor]]:
     Raises:
         ValueError: an adapted layer is no plain linear one, so that nothing can be added to its weight.
     """
+    assert isinstance(model, PeftModel)
     base = model.get_base_model()
     adapted = _adapted_layers(base)
     for key, tensor in dense_state(base):

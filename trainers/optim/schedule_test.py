@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import AdamW
+from transformers import optimization
 
 from trainers.optim.schedule import build_schedule
 
@@ -69,6 +70,33 @@ def test_linear_and_cosine():
         assert rates(its_optimizer, schedule, 7) == pytest.approx(expected), name
 
 
+@pytest.mark.parametrize("warmup", [0, 3, 9])
+def test_what_is_made_here_is_what_transformers_makes(warmup):
+    for name in ("constant_with_warmup", "cosine", "linear"):
+        ours, theirs = optimizer(), optimizer()
+        schedule = build_schedule(ours, name, num_warmup_steps=warmup, num_training_steps=9)
+        reference = optimization.get_scheduler(name, theirs, num_warmup_steps=warmup, num_training_steps=9)
+        assert rates(ours, schedule, 9) == pytest.approx(rates(theirs, reference, 9), rel=1e-15), name
+
+
+def test_past_the_end_nothing_rises_again():
+    """The end of a training by tokens is an estimate."""
+    for name in ("cosine", "linear"):
+        its_optimizer = optimizer()
+        assert rates(its_optimizer, build_schedule(its_optimizer, name, num_training_steps=4), 8)[4:] == [0.0] * 4
+
+
+@pytest.mark.parametrize("name", ["constant", "constant_with_warmup", "inverse_sqrt"])
+def test_a_training_without_an_end(name):
+    """Its warm-up may be as long as it likes."""
+    warmup = 0 if name == "constant" else 4
+    its_optimizer = optimizer()
+    schedule = build_schedule(its_optimizer, name, num_training_steps=None, num_warmup_steps=warmup)
+    found = rates(its_optimizer, schedule, 17)
+    assert found[: warmup + 1] == [*(step / 4 for step in range(warmup)), 1.0]
+    assert found[16] == (0.5 if name == "inverse_sqrt" else 1.0)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_restored_state_continues_bit_for_bit(name):
     its_optimizer = optimizer(1e-3)
@@ -92,6 +120,7 @@ def test_a_restored_state_continues_bit_for_bit(name):
         ("linear", {"num_warmup_steps": 7}, "num_warmup_steps=7 must lie in 0..num_training_steps=6"),
         ("linear", {"num_warmup_steps": -1}, "num_warmup_steps=-1 must lie in"),
         ("linear", {"num_training_steps": 0}, "there must be a step"),
+        ("wsd", {"num_training_steps": None}, "wsd needs num_training_steps: use one of constant, constant_with_warmup"),
         ("constant", {"num_warmup_steps": 2}, "use constant_with_warmup"),
         ("linear", {"options": {"power": 2}}, "schedule linear has no option power; it has none"),
         (

@@ -9,14 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 
 from trainers.checkpoint.full_state import FullStateSaver, load_full_state
 from trainers.checkpoint.ranks import Ranks
 from trainers.checkpoint.store import CheckpointStore
 from trainers.checkpoint.transformers_format import write_transformers
-from trainers.lora.adapters import merged_tensors
 from trainers.models.sharding import local_bytes
 from trainers.optim.osft import dense_tensors
 from trainers.sft.progress import Progress
@@ -108,7 +106,9 @@ class Saver:
     def _dense(self) -> Iterable[tuple[str, Tensor]] | None:
         """The weights as a plain model has them, where the trained one has others."""
         training = self._training
-        if isinstance(training.model, PeftModel):
+        if training.config.lora_rank:
+            from trainers.lora.adapters import merged_tensors  # (peft takes seconds to import)
+
             return merged_tensors(training.model)
         if training.config.osft_unfreeze is not None:
             return dense_tensors(training.model)

@@ -12,7 +12,6 @@ from trainers.attention.packed import choose_backend
 from trainers.checkpoint.safetensors_loading import load_safetensors
 from trainers.data.collator import collate_packed, collate_padded
 from trainers.data.minibatch import Minibatch, Sample
-from trainers.lora.adapters import add_lora
 from trainers.lora.quantization import quantize_nf4
 from trainers.models.activation_memory import blocks_to_checkpoint
 from trainers.models.align import align, num_rows
@@ -58,6 +57,8 @@ def set_up_model(
     if config.quantize == "nf4":
         quantize_nf4(model, compute_dtype)
     if config.lora_rank:
+        from trainers.lora.adapters import add_lora  # (peft takes seconds to import)
+
         trained = add_lora(
             model,
             rank=config.lora_rank,

@@ -1,4 +1,4 @@
-"""The command is parsed and checked without what only a rank needs, which takes seconds to import."""
+"""Nothing is imported before it is needed, because it takes seconds: by the command, and by a rank."""
 
 import os
 import subprocess
@@ -6,7 +6,10 @@ import sys
 
 import pytest
 
+from trainers.sft.sft_cases import write_case
+
 OF_RANKS = {"peft", "torch._dynamo", "trainers.sft.rank", "transformers"}
+OF_EXTRAS = {"bitsandbytes", "datasets", "deepspeed", "peft", "sklearn", "tensorboard", "wandb"}
 TRAIN = ["train", "--model=m", "--data=d", "--output=o"]
 
 
@@ -37,3 +40,14 @@ def test_nothing_is_imported_before_a_rank_needs_it(arguments, status, message, 
     code, told, imported = start(*arguments)
     assert (code, message in told) == (status, True), told
     assert not imported & unneeded
+
+
+def test_a_plain_training_imports_no_extras(tmp_path):
+    """Nor what transformers' Trainer is made of, to which its schedules belong."""
+    write_case(tmp_path)
+    folders = [f"--model={tmp_path / 'model'}", f"--data={tmp_path / 'data.jsonl'}", f"--output={tmp_path / 'output'}"]
+    code, told, imported = start("train", *folders, "--steps=1", "--max-tokens-per-rank=40", "--device=cpu")
+    assert code == 0, told
+    assert "trainers.sft.rank" in imported
+    assert not {name.partition(".")[0] for name in imported} & OF_EXTRAS
+    assert "transformers.trainer_utils" not in imported
