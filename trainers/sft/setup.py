@@ -84,7 +84,7 @@ def set_up(config: TrainConfig, worker: Worker) -> Training:
     schedule = build_schedule(
         optimizer,
         config.schedule,
-        num_training_steps=total_steps or 1,
+        num_training_steps=total_steps,
         num_warmup_steps=config.warmup_steps,
         options=config.schedule_options,
     )
