@@ -12,13 +12,15 @@ def align(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
 
     The embedding grows, to a multiple of 8 rows, only if the tokenizer knows more tokens than it has rows: the new ones
     are drawn as the model initialises embeddings. It never shrinks. A tokenizer without a pad token pads with its EOS.
+    Where generation stops at any of several ids, such as those that end a turn, it goes on to.
 
     Raises:
         ValueError: if the tokenizer has neither a pad nor an EOS token.
     """
-    if len(tokenizer) > num_rows(model):
+    needed = max(tokenizer.get_vocab().values()) + 1  # (more than there are tokens, where ids are left out)
+    if needed > num_rows(model):
         # (not from the mean of the others: that cannot be had where the weights are not loaded yet)
-        model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=EMBEDDING_MULTIPLE, mean_resizing=False)
+        model.resize_token_embeddings(needed, pad_to_multiple_of=EMBEDDING_MULTIPLE, mean_resizing=False)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise ValueError(
@@ -26,10 +28,12 @@ def align(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
                 "special tokens"
             )
         tokenizer.pad_token = tokenizer.eos_token
-    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
-        for config in (model.config, model.generation_config):
-            if config is not None:
-                setattr(config, name, getattr(tokenizer, name))
+    for config in filter(None, (model.config, model.generation_config)):
+        ends = config.eos_token_id
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+            setattr(config, name, getattr(tokenizer, name))
+        if isinstance(ends, list):
+            config.eos_token_id = [*{token: None for token in (tokenizer.eos_token_id, *ends) if token is not None}]
 
 
 def num_rows(model: PreTrainedModel) -> int:

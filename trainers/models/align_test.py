@@ -36,6 +36,25 @@ def test_embedding_that_is_large_enough_stays():
     assert model.config.bos_token_id is None
 
 
+def test_what_ends_a_turn_ends_it_still():
+    """Of Gemma's ids two end a generation, and the tokenizer's EOS is not the one that its chat template writes."""
+    model = tiny_model()
+    model.generation_config.eos_token_id = [2, 7]
+    align(model, tokenizer_of(61, eos_token="<4>", pad_token="<5>"))
+    assert model.generation_config.eos_token_id == [4, 2, 7] and model.config.eos_token_id == 4
+    align(model, tokenizer_of(61, eos_token="<7>", pad_token="<5>"))
+    assert model.generation_config.eos_token_id == [7, 4, 2]
+
+
+def test_ids_that_are_left_out_count():
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel({"a": 0, "b": 70}, "a")), eos_token="b", pad_token="a"
+    )
+    model = tiny_model()
+    align(model, tokenizer)
+    assert len(model.get_input_embeddings().weight) == 72
+
+
 def test_pad_token_from_eos():
     model, tokenizer = tiny_model(), tokenizer_of(61, eos_token="<4>")
     align(model, tokenizer)
