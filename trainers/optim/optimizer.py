@@ -46,7 +46,8 @@ def build_optimizer(
     """Make the optimizer of all parameters of ``model`` that are trained; call it after ``fully_shard``.
 
     Weight decay acts on matrices alone: biases, norms, other vectors and embeddings are in groups without it. Muon
-    takes the matrices between embedding and output layer, AdamW everything else, both with the same learning rate.
+    takes the matrices between embedding and output layer, AdamW everything else (stacked experts, too), both with the
+    same learning rate.
     Adam's and AdamW's kernels are fused where the device allows. torch's Adafactor is missing because it cannot take
     DTensors.
 
@@ -75,13 +76,13 @@ def build_optimizer(
     if name != "muon":
         return _make(name, [*_groups(matrices, weight_decay), *_groups(others, 0.0)], arguments)
     head = _output_parameters(model)
-    hidden = [parameter for parameter in matrices if parameter not in head]
-    heads = [parameter for parameter in matrices if parameter in head]
+    hidden = [parameter for parameter in matrices if parameter not in head and parameter.ndim == 2]
+    dense = [parameter for parameter in matrices if parameter in head or parameter.ndim > 2]
     if not hidden:
         raise ValueError(
             "muon trains matrices between embedding and output layer, and this model trains none: use adamw"
         )
-    rest = [*_groups(heads, weight_decay), *_groups(others, 0.0)]
+    rest = [*_groups(dense, weight_decay), *_groups(others, 0.0)]
     parts = [_make("muon", _groups(hidden, weight_decay), arguments)]
     if rest:
         parts.append(_make("adamw", rest, {"lr": learning_rate, **_DEFAULTS["adamw"]}))

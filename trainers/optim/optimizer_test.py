@@ -66,6 +66,12 @@ class TestMuon:
         assert group_names(model, groups) == [hidden, ["lm_head.weight"], rest(model, hidden, ["lm_head.weight"])]
         assert [group["weight_decay"] for group in groups] == [0.1, 0.1, 0.0]
 
+    def test_stacked_experts_are_no_matrices(self):
+        model = tiny_model("qwen3_moe")
+        muon, adamw, _ = build_optimizer(model, 1e-3, name="muon", weight_decay=0.1).param_groups
+        assert {parameter.ndim for parameter in muon["params"]} == {2}
+        assert model.model.layers[0].mlp.experts.down_proj in set(adamw["params"]) and adamw["weight_decay"] == 0.1
+
     def test_it_is_torchs_muon_beside_torchs_adamw(self):
         model, reference = tiny_model(), tiny_model()
         optimizer = build_optimizer(model, 1e-2, name="muon", weight_decay=0.1)
