@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn, optim
 from torch.distributed.tensor import DTensor
 
+from trainers.optim.options import refused_by_name
+
 _CLASSES: dict[str, type[optim.Optimizer]] = {
     cls.__name__.lower(): cls
     for cls in (
@@ -123,7 +125,8 @@ class JoinedOptimizer(optim.Optimizer):
 def _make(name: str, groups: list[dict[str, Any]], arguments: Mapping[str, Any]) -> optim.Optimizer:
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
     fused = {"fused": True} if name in _FUSED and devices <= _FUSED_DEVICES else {}
-    return _CLASSES[name](groups, **{**fused, **arguments})
+    with refused_by_name(f"optimizer {name}", arguments):
+        return _CLASSES[name](groups, **{**fused, **arguments})
 
 
 def _checked(name: str, options: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,6 +9,8 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from trainers.optim.options import refused_by_name
+
 _FUNCTIONS = {
     "constant": "get_constant_schedule",
     "constant_with_warmup": "get_constant_schedule_with_warmup",
@@ -104,7 +106,8 @@ def _of_transformers(
                 f"schedule wsd: num_warmup_steps={num_warmup_steps} and num_decay_steps={options['num_decay_steps']} "
                 f"are more than num_training_steps={num_training_steps}: shorten one of them"
             )
-    schedule: LambdaLR = function(
-        optimizer, **{key: value for key, value in steps.items() if key in known}, **options
-    )
+    with refused_by_name(f"schedule {name}", options):
+        schedule: LambdaLR = function(
+            optimizer, **{key: value for key, value in steps.items() if key in known}, **options
+        )
     return schedule
