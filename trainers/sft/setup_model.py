@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -157,10 +158,17 @@ def _blocks_to_checkpoint(config: TrainConfig, worker: Worker, model: nn.Module,
         return 0
     of_device = torch.cuda.get_device_properties(worker.device).total_memory
     limit = config.memory_limit_gb * 1e9 if config.memory_limit_gb else 0.9 * of_device
-    tokens = torch.zeros(config.max_tokens_per_rank, dtype=torch.int64)
-    largest = _minibatch(config, [{"input_ids": tokens, "labels": tokens}])
+    largest = _largest_minibatch(config, model)
     # (by the model itself: DDP around it would go on to wait for a backward pass)
     return blocks_to_checkpoint(model, lambda: loss_of(framework, largest, worker.device, model), limit)
+
+
+def _largest_minibatch(config: TrainConfig, model: nn.Module) -> Minibatch:
+    """Make one of as many tokens as they have at most, in sequences that the model has positions for."""
+    tokens = torch.zeros(config.max_tokens_per_rank, dtype=torch.int64)
+    model_config: Any = model.config
+    longest = getattr(model_config.get_text_config(), "max_position_embeddings", None) or len(tokens)
+    return _minibatch(config, [{"input_ids": part, "labels": part} for part in tokens.split(longest)])
 
 
 def _minibatch(config: TrainConfig, samples: Sequence[Sample]) -> Minibatch:

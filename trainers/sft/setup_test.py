@@ -5,7 +5,7 @@ from transformers import AutoTokenizer
 
 from testing.distributed.case import DistributedTest
 from trainers.sft.setup import set_up
-from trainers.sft.setup_model import set_up_model
+from trainers.sft.setup_model import _largest_minibatch, loss_of, set_up_model
 from trainers.sft.sft_cases import config_of, worker_of_test, write_case
 
 
@@ -20,6 +20,16 @@ class TestSetUp(DistributedTest):
         with pytest.raises(ValueError, match=r"loss='fused': the head of LlamaForCausalLM is no linear layer but"):
             self.set_up(config)
         self.set_up(config.model_copy(update={"loss": "transformers"}))
+
+    @pytest.mark.parametrize("packing", ["best_fit", "padded"])
+    def test_memory_is_measured_within_the_models_positions(self, tmp_path, packing):
+        """GPT-2 looks them up: on a GPU one beyond them is the end of the process."""
+        write_case(tmp_path, "gpt2")
+        config = config_of(tmp_path, packing=packing, max_tokens_per_rank=150)
+        _, model, framework = self.set_up(config)
+        largest = _largest_minibatch(config, model)
+        assert largest["position_ids"].max() == 63 and largest["input_ids"].numel() >= 150
+        assert loss_of(framework, largest, self.device).isfinite()
 
     def test_a_training_without_an_end_warms_up(self, tmp_path):
         write_case(tmp_path)
