@@ -32,8 +32,8 @@ def model_inputs(minibatch: Minibatch, device: torch.device) -> dict[str, Any]:
     if "cu_seqlens" in minibatch:
         packed = cast(PackedMinibatch, minibatch)
         tensors["logits_to_keep"] = columns - 1
-        tensors["cu_seq_lens_q"] = tensors["cu_seq_lens_k"] = packed["cu_seqlens"]
-        others["max_length_q"] = others["max_length_k"] = packed["max_seqlen"]
+        tensors["cu_seq_lens_q"] = packed["cu_seqlens"]
+        others["max_length_q"] = packed["max_seqlen"]
     else:
         kept, at = torch.unique(columns - 1, return_inverse=True)
         tensors["attention_mask"] = minibatch["attention_mask"]
