@@ -108,6 +108,10 @@ def test_what_a_fused_head_would_miss_is_refused():
     for each in (model, capped):
         with pytest.raises(ValueError, match="caps its logits, which a fused head cannot: use loss='transformers'"):
             use_loss(each, "fused")
+    with pytest.raises(
+        ValueError, match="Qwen3MoeForCausalLM adds a loss of its routers, .*: set output_router_logits"
+    ):
+        use_loss(tiny_model("qwen3_moe", output_router_logits=True), "transformers")
     with pytest.raises(ValueError, match="loss 'ours' is unknown: choose one of fused, transformers, liger"):
         use_loss(model, "ours")
     if DEVICE.type == "cpu":

@@ -17,7 +17,6 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 from trainers.models.linear_cross_entropy import linear_cross_entropy
 from trainers.models.loss_kinds import Loss
 
-
 # What configurations call a bound on the logits: of Gemma and most, of RecurrentGemma, of xLSTM.
 _CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 
@@ -29,11 +28,16 @@ def use_loss(model: PreTrainedModel, kind: Loss) -> None:
     model is for training alone.
 
     Raises:
-        ValueError: if the kind is unknown or not installed, or the model changes its logits in a way that a fused
-            head would not see.
+        ValueError: if the kind is unknown or not installed, the model adds another loss, or it changes its logits in a
+            way that a fused head would not see.
     """
     if kind not in get_args(Loss):
         raise ValueError(f"loss {kind!r} is unknown: choose one of {', '.join(get_args(Loss))}")
+    if getattr(model.config.get_text_config(), "output_router_logits", False):
+        raise ValueError(
+            f"{type(model).__name__} adds a loss of its routers, a mean, which would be lost beside a sum over tokens: "
+            "set output_router_logits to false in its config.json"
+        )
     if kind == "transformers":
         model.loss_function = _of_logits
         return
