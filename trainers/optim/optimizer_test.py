@@ -128,7 +128,10 @@ class TestMuon:
         ({"weight_decay": -1.0}, "weight_decay=-1.0 must be >= 0"),
         ({"options": {"betas": [2, 3]}}, r"optimizer adamw with lr=0.001, betas=\[2, 3\]: Invalid beta parameter"),
         ({"options": {"eps": "1e-8"}}, "eps='1e-8': .*; YAML takes a number such as 1e-8 for text: write 1.0e-8"),
-        ({"name": "sgd", "options": {"nesterov": True}}, "sgd with lr=0.001, nesterov=True: Nesterov momentum requires"),
+        (
+            {"name": "sgd", "options": {"nesterov": True}},
+            "sgd with lr=0.001, nesterov=True: Nesterov momentum requires",
+        ),
     ],
 )
 def test_what_cannot_be(arguments, message):

@@ -44,8 +44,8 @@ def find_projections(model: nn.Module, patterns: Sequence[str] | None = None) ->
     owners = Counter(parameter for _, parameter in model.named_parameters(remove_duplicate=False))
     if tied := [name for name, layer in found.items() if owners[layer.weight] > 1]:
         raise ValueError(
-            f"the weight of {', '.join(tied)} in {type(model).__name__} is another layer's too, which would not follow: "
-            "give patterns that do not match it, or set tie_word_embeddings=False in the model's config.json"
+            f"the weight of {', '.join(tied)} in {type(model).__name__} is also another layer's, which would not "
+            "follow: give patterns that do not match it, or set tie_word_embeddings=False in the model's config.json"
         )
     return found
 

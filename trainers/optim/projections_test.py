@@ -41,7 +41,7 @@ def test_an_idle_pattern_among_others_is_an_error():
 
 def test_a_tied_head_is_refused():
     assert list(find_projections(tiny_model(), ["lm_head"])) == ["lm_head"]
-    with pytest.raises(ValueError, match="the weight of lm_head in LlamaForCausalLM is another layer's too, which"):
+    with pytest.raises(ValueError, match="the weight of lm_head in LlamaForCausalLM is also another layer's, which"):
         find_projections(tiny_model("llama_tied"), ["lm_head"])
 
 

@@ -120,8 +120,16 @@ def test_a_restored_state_continues_bit_for_bit(name):
         ("linear", {"num_warmup_steps": 7}, "num_warmup_steps=7 must lie in 0..num_training_steps=6"),
         ("linear", {"num_warmup_steps": -1}, "num_warmup_steps=-1 must lie in"),
         ("linear", {"num_training_steps": 0}, "there must be a step"),
-        ("wsd", {"num_training_steps": None}, "wsd needs num_training_steps: use one of constant, constant_with_warmup"),
-        ("cosine_with_min_lr", {}, "schedule cosine_with_min_lr with no options: One of min_lr or min_lr_rate should be"),
+        (
+            "wsd",
+            {"num_training_steps": None},
+            "wsd needs num_training_steps: use one of constant, constant_with_warmup",
+        ),
+        (
+            "cosine_with_min_lr",
+            {},
+            "schedule cosine_with_min_lr with no options: One of min_lr or min_lr_rate should be",
+        ),
         ("cosine_with_min_lr", {"options": {"min_lr_rate": "1e-1"}}, "with min_lr_rate='1e-1': .*: write 1.0e-8"),
         ("inverse_sqrt", {"options": {"timescale": 0}}, "schedule inverse_sqrt with timescale=0: .*zero"),
         ("constant", {"num_warmup_steps": 2}, "use constant_with_warmup"),
