@@ -40,7 +40,7 @@ def add_lora(
         seed: of A.
 
     Raises:
-        ValueError: a number out of range, or nothing is matched.
+        ValueError: a number out of range, nothing is matched, or something that adapters cannot be merged into.
     """
     if rank < 1 or alpha < 1 or not 0 <= dropout < 1:
         raise ValueError(f"LoRA needs rank >= 1, alpha >= 1 and dropout in [0, 1), got {rank=}, {alpha=}, {dropout=}")
@@ -58,7 +58,9 @@ def add_lora(
         # peft asks for a property by the name that transformers has given up, and we cannot ask for it otherwise.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         torch.manual_seed(seed)
-        return get_peft_model(model, config)
+        adapted: PeftModel = get_peft_model(model, config)
+    _adapted_layers(adapted.get_base_model())  # (refuses now what could not be merged at the end)
+    return adapted
 
 
 def merged_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -91,8 +93,9 @@ def _adapted_layers(base: nn.Module) -> dict[str, LoraLinear]:
             layers[state_name(name)] = module
         elif isinstance(module, LoraLayer):
             raise ValueError(
-                f"{name} is no plain linear layer but {type(module).__name__}, such as one that transformers has "
-                "quantised: save the adapters, load the model in bf16 and merge them there"
+                f"{name} is no plain linear layer but {type(module).__name__} (stacked experts, or quantised by "
+                "transformers), into which adapters cannot be merged: give target modules that leave it out, such as "
+                "q_proj, k_proj, v_proj and o_proj"
             )
     return layers
 

@@ -97,6 +97,13 @@ def test_what_cannot_be(arguments, message):
         add_lora(tiny_model(), **arguments)
 
 
+@pytest.mark.filterwarnings("ignore:The following .* keys did not match:RuntimeWarning")  # of peft's making
+def test_stacked_experts_are_refused_before_they_are_trained():
+    """peft turns targets of their projections by themselves into such."""
+    with pytest.raises(ValueError, match="mlp.experts is no plain linear layer but ParamWrapper .* such as q_proj"):
+        add_lora(tiny_model("glm4_moe"))
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft's, as in add_lora
 def test_layers_that_cannot_be_merged():
     """peft's layers for embeddings are as little plain linear ones as those for quantised weights."""
