@@ -74,6 +74,8 @@ def _conflicts(config: TrainConfig, device_type: str) -> Iterator[str]:
             yield f"attention={config.attention} and device=cpu: its kernels run on GPUs; use sdpa"
         if config.cpu_offload:
             yield "cpu_offload and device=cpu: everything is in the host's memory already"
+    if config.loss == "liger" and not find_spec("liger_kernel"):
+        yield "loss=liger and this environment: the extra package liger-kernel is not installed"
     for option, package in _EXTRAS.items():
         if getattr(config, option) not in (False, "none") and not find_spec(package):
             yield f"{option} and this environment: the extra package {package} is not installed"

@@ -66,7 +66,7 @@ def test_all_at_once():
         ({"osft_unfreeze": 0.5}, "cpu"),
         ({"packing": "padded", "framework": "ddp"}, "cpu"),
         ({"save_best": True, "validation_fraction": 0.1, "validate_every_epoch": True}, "cpu"),
-        ({"loss": "liger", "attention": "flash_attn", "cpu_offload": True, "device": "gpu"}, "cuda"),
+        ({"attention": "flash_attn", "cpu_offload": True, "device": "gpu"}, "cuda"),
     ],
 )
 def test_what_goes_together(changes, device_type):
@@ -80,11 +80,12 @@ def test_what_goes_together(changes, device_type):
         ({"wandb": True}, "wandb"),
         ({"quantize": "nf4", "lora_rank": 4, "framework": "ddp"}, "bitsandbytes"),
         ({"framework": "deepspeed"}, "deepspeed"),
+        ({"loss": "liger"}, "liger-kernel"),
     ],
 )
 def test_extras(monkeypatch, changes, package):
     monkeypatch.setattr(options, "find_spec", lambda name: name)
-    check_options_compatible(config(**changes), "cpu")
-    monkeypatch.setattr(options, "find_spec", lambda name: None if name == package else name)
+    check_options_compatible(config(**changes), "cuda")
+    monkeypatch.setattr(options, "find_spec", lambda name: None if name == package.replace("-", "_") else name)
     with pytest.raises(ValueError, match=f"the extra package {package} is not installed"):
-        check_options_compatible(config(**changes), "cpu")
+        check_options_compatible(config(**changes), "cuda")
