@@ -1,5 +1,7 @@
 """Makes a tokenizer and a model fit each other."""
 
+from typing import Any
+
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -28,7 +30,8 @@ def align(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
                 "special tokens"
             )
         tokenizer.pad_token = tokenizer.eos_token
-    for config in filter(None, (model.config, model.generation_config)):
+    configs: list[Any] = [each for each in (model.config, model.generation_config) if each is not None]
+    for config in configs:
         ends = config.eos_token_id
         for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
             setattr(config, name, getattr(tokenizer, name))

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 ATTENTION_AND_MLP = (
@@ -41,7 +41,7 @@ def find_projections(model: nn.Module, patterns: Sequence[str] | None = None) ->
             f"no linear layer of {type(model).__name__} has a name that ends in {', '.join(idle)}; its linear layers "
             f"are {some}{', ...' if len(layers) > 8 else ''}: give patterns that match"
         )
-    owners = Counter(parameter for _, parameter in model.named_parameters(remove_duplicate=False))
+    owners: Counter[Tensor] = Counter(parameter for _, parameter in model.named_parameters(remove_duplicate=False))
     if tied := [name for name, layer in found.items() if owners[layer.weight] > 1]:
         raise ValueError(
             f"the weight of {', '.join(tied)} in {type(model).__name__} is also another layer's, which would not "
