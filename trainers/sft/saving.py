@@ -5,11 +5,14 @@
 ``best/step-N``    the model of the least validation loss
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from trainers.checkpoint.full_state import FullStateSaver, load_full_state
 from trainers.checkpoint.ranks import Ranks
@@ -51,9 +54,11 @@ class Saver:
         if newest is None:
             return None
         training = self._training
+        configured = [_options(group) for group in training.optimizer.param_groups]
         model, optimizer = training.framework.state()
         saved = load_full_state(newest, model, optimizer, training.schedule, self._ranks)
         training.framework.set_state(model, optimizer)
+        _go_on_as_configured(training.optimizer, training.schedule, configured)
         training.loader.load_state_dict(saved.pop("loader"))
         for name, value in saved.items():
             setattr(progress, name, value)
@@ -113,6 +118,27 @@ class Saver:
         if training.config.osft_unfreeze is not None:
             return dense_tensors(training.model)
         return training.framework.whole_weights()
+
+
+def _options(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != "params"}
+
+
+def _go_on_as_configured(
+    optimizer: Optimizer, schedule: LambdaLR, configured: Sequence[Mapping[str, Any]]
+) -> None:
+    """Take moments and position from the state, but learning rates, decay and the like from the configuration.
+
+    Args:
+        optimizer: with the state's options.
+        schedule: the configured one, at the state's position.
+        configured: options of the optimizer's groups before the state was loaded.
+    """
+    peaks = [options["initial_lr"] for options in configured]
+    rates = [peak * factor(schedule.last_epoch) for peak, factor in zip(peaks, schedule.lr_lambdas, strict=True)]
+    for group, options, rate in zip(optimizer.param_groups, configured, rates, strict=True):
+        group.update({**options, "lr": rate})
+    schedule.load_state_dict({**schedule.state_dict(), "base_lrs": peaks, "_last_lr": rates})
 
 
 def _size_of_state(model: nn.Module) -> int:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainers.data.loader import BatchLoader
@@ -47,7 +47,7 @@ class Training:
     framework: Framework
     tokenizer: PreTrainedTokenizerBase
     optimizer: Optimizer
-    schedule: LRScheduler
+    schedule: LambdaLR
     loader: BatchLoader
     validation: BatchLoader | None
     total_steps: int | None

@@ -1,0 +1,45 @@
+"""A training that goes on with other options than before: they are heeded, or refused by name."""
+
+import pytest
+
+from testing.distributed.case import DistributedTest
+from trainers.sft.loop import train
+from trainers.sft.progress import Progress
+from trainers.sft.sft_cases import Listener, config_of, worker_of_test, write_case
+from trainers.sft.saving import Saver
+from trainers.sft.setup import set_up
+
+
+def rates(listener):
+    return [record["learning_rate"] for record in listener.steps]
+
+
+class TestOptions(DistributedTest):
+    world_size = 1
+
+    def test_learning_rates_are_those_of_the_new_schedule_from_the_first_step(self, tmp_path):
+        """The first part's schedule had ended at 0."""
+        write_case(tmp_path)
+        worker, whole, resumed = worker_of_test(self.device), Listener(), Listener()
+        train(config_of(tmp_path, steps=3), worker)
+        changes = {"steps": 6, "learning_rate": 5e-2}
+        train(config_of(tmp_path, **changes), worker, [resumed])
+        train(config_of(tmp_path, output=tmp_path / "whole", **changes), worker, [whole])
+        assert resumed.resumed_at == 3
+        assert rates(resumed) == rates(whole)[3:]
+
+    @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+    def test_options_of_the_optimizer(self, tmp_path, optimizer):
+        write_case(tmp_path)
+        worker = worker_of_test(self.device)
+        train(config_of(tmp_path, steps=1, optimizer=optimizer), worker)
+        config = config_of(
+            tmp_path, steps=2, optimizer=optimizer, weight_decay=0.25, optimizer_options={"eps": 1e-3}
+        )
+        training = set_up(config, worker)
+        expected = [{**group, "params": len(group["params"])} for group in training.optimizer.param_groups]
+        saver = Saver(training)
+        saver.restore(Progress())
+        saver.close()
+        restored = [{**group, "params": len(group["params"])} for group in training.optimizer.param_groups]
+        assert restored == [{**group, "lr": 0.5 * group["initial_lr"]} for group in expected]
