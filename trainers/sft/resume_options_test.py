@@ -43,3 +43,17 @@ class TestOptions(DistributedTest):
         saver.close()
         restored = [{**group, "params": len(group["params"])} for group in training.optimizer.param_groups]
         assert restored == [{**group, "lr": 0.5 * group["initial_lr"]} for group in expected]
+
+    def test_what_cannot_change_is_named(self, tmp_path):
+        """Moments of another optimizer, another order of samples, and schedules that count other batches, among them."""
+        write_case(tmp_path)
+        worker = worker_of_test(self.device)
+        train(config_of(tmp_path, steps=1), worker)
+        changes = {"optimizer": "rmsprop", "seed": 1, "batch_size": 4, "lora_rank": 2, "epochs": 1}
+        with pytest.raises(ValueError, match=r"states/step-0000000001 cannot go on with ") as caught:
+            train(config_of(tmp_path, **changes), worker)
+        for told in (
+            *("length=epochs (was steps, tokens or infinite)", "optimizer=rmsprop (was adamw)", "seed=1 (was 0)"),
+            *("batch_size=4 (was 5)", "lora_rank=2 (was 0)"),
+        ):
+            assert told in str(caught.value)

@@ -16,14 +16,21 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from trainers.checkpoint.full_state import FullStateSaver, load_full_state
 from trainers.checkpoint.ranks import Ranks
-from trainers.checkpoint.store import CheckpointStore
+from trainers.checkpoint.store import Checkpoint, CheckpointStore
 from trainers.checkpoint.transformers_format import write_transformers
 from trainers.models.sharding import local_bytes
 from trainers.optim.osft import dense_tensors
+from trainers.sft.config import TrainConfig
 from trainers.sft.progress import Progress
 from trainers.sft.setup import Training
 
 STATES, MODELS, BEST = "states", "models", "best"
+
+_DECIDED = (
+    *("seed", "batch_size", "validation_fraction", "optimizer"),
+    *("lora_rank", "lora_alpha", "lora_targets", "quantize", "osft_unfreeze", "osft_targets"),
+)
+"""Options that a training goes on with: a state has no meaning, or steps are counted otherwise, with others."""
 
 
 class Saver:
@@ -49,10 +56,15 @@ class Saver:
         self.model_step: int | None = None
 
     def restore(self, progress: Progress) -> Path | None:
-        """Go back to the newest intact state, if there is one; return its folder."""
+        """Go back to the newest intact state, if there is one; return its folder.
+
+        Raises:
+            ValueError: if the state is of a training that cannot go on with these options; names them.
+        """
         newest = self._states.latest()
         if newest is None:
             return None
+        _check_decided(newest, _decided(self._training.config))
         training = self._training
         configured = [_options(group) for group in training.optimizer.param_groups]
         model, optimizer = training.framework.state()
@@ -73,7 +85,7 @@ class Saver:
             *training.framework.state(),
             training.schedule,
             {**progress.state_dict(), "loader": training.loader.state_dict()},
-            {"samples": progress.samples, "epoch": progress.epoch},
+            {"samples": progress.samples, "epoch": progress.epoch, "options": _decided(training.config)},
         )
         self.state_step = progress.step
         return self._states.folder / f"step-{progress.step:010d}"
@@ -118,6 +130,21 @@ class Saver:
         if training.config.osft_unfreeze is not None:
             return dense_tensors(training.model)
         return training.framework.whole_weights()
+
+
+def _decided(config: TrainConfig) -> dict[str, Any]:
+    """What stays as it is when a training goes on, as values of JSON."""
+    order = {"length": "epochs" if config.epochs else "steps, tokens or infinite"}  # (batches end with the epochs or not)
+    return order | config.model_dump(mode="json", include=set(_DECIDED))
+
+
+def _check_decided(state: Checkpoint, options: Mapping[str, Any]) -> None:
+    former = state.metadata["options"]
+    changed = [f"{name}={value} (was {former[name]})" for name, value in options.items() if value != former[name]]
+    if changed:
+        raise ValueError(
+            f"{state.path} cannot go on with {', '.join(changed)}: train as before, or into another output folder"
+        )
 
 
 def _options(group: Mapping[str, Any]) -> dict[str, Any]:
