@@ -38,9 +38,9 @@ def train(config: Path | None = None, **flags: Any) -> None:
 
 @app.command()
 def resume(output: Annotated[Path, typer.Argument(help="Output folder of a training that was stopped.")]) -> None:
-    """Go on with a training by the configuration that is stored in its output folder."""
-    stored = from_callers_folder(output) / CONFIG
-    raise typer.Exit(_start(lambda: read_config(stored, {})))
+    """Go on with a training by the configuration that is stored in its output folder, wherever that is by now."""
+    folder = from_callers_folder(output)
+    raise typer.Exit(_start(lambda: read_config(folder / CONFIG, {"output": folder, "resume": True})))
 
 
 def _start(read: Callable[[], TrainConfig]) -> int:

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from trainers.sft import command_line
+from trainers.sft.config import CONFIG
 from trainers.sft.forked_runs import start as start_ranks
 from trainers.sft.forked_runs import statuses
 from trainers.sft.sft_cases import config_of, write_case
@@ -112,6 +113,18 @@ def test_options_that_are_refused(tmp_path):
     assert result.exit_code == 1
     assert result.stderr.startswith("error: options that do not go together: lora_rank=2 and osft_unfreeze=0.5")
     assert not (tmp_path / "run").exists()
+
+
+def test_resume_goes_on_in_the_folder_that_is_given(tmp_path, monkeypatch):
+    """Although it was copied, and the training had begun anew by --no-resume: both are in the stored configuration."""
+    config = config_of(tmp_path, resume=False)
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / CONFIG).write_text(config.model_dump_json())  # (JSON is YAML)
+    started = []
+    monkeypatch.setattr(command_line, "launch", lambda count, run, config: started.append(config) or 0)
+    monkeypatch.setenv("BUILD_WORKING_DIRECTORY", str(tmp_path))
+    assert CliRunner().invoke(command_line.app, ["resume", "copy"]).exit_code == 0
+    assert started == [config.model_copy(update={"output": tmp_path / "copy", "resume": True})]
 
 
 def test_bad_data(tmp_path, capfd):
