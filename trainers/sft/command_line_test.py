@@ -17,6 +17,7 @@ from trainers.sft import command_line
 from trainers.sft.config import CONFIG
 from trainers.sft.forked_runs import start as start_ranks
 from trainers.sft.forked_runs import statuses
+from trainers.sft.metrics import METRICS
 from trainers.sft.sft_cases import config_of, write_case
 
 EXAMPLE = Path(command_line.__file__).parents[1] / "data/example"
@@ -89,6 +90,7 @@ def test_train_stop_resume(tmp_path, environment):
 
     text = (output / "config.yaml").read_text()
     assert "steps: 1000" in text and f"model: {TINY_LLAMA}" in text
+    assert f"data: {EXAMPLE / 'conversations.jsonl'}" in text
     (output / "config.yaml").write_text(text.replace("steps: 1000", f"steps: {stopped + 1}"))
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2", "-m")
     status, told = run(environment, "resume", output, python=torchrun)
@@ -133,3 +135,28 @@ def test_bad_data(tmp_path, capfd):
     assert statuses(start_ranks(config_of(tmp_path), 1)) == [1]
     told = capfd.readouterr().err
     assert "error: " in told and "data.jsonl:1: " in told and "Traceback" not in told
+
+
+def test_a_refused_training_leaves_the_configuration_of_the_one_that_is_there(tmp_path, capfd):
+    write_case(tmp_path)
+    assert statuses(start_ranks(config_of(tmp_path, steps=1), 1)) == [0]
+    stored = (tmp_path / "output" / CONFIG).read_text()
+    assert statuses(start_ranks(config_of(tmp_path, steps=1, lora_rank=2), 1)) == [1]
+    assert "cannot go on with lora_rank=2 (was 0)" in capfd.readouterr().err
+    assert (tmp_path / "output" / CONFIG).read_text() == stored
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, capfd):
+    write_case(tmp_path)
+    (tmp_path / "output").write_text("a file")
+    assert statuses(start_ranks(config_of(tmp_path), 2)) == [1, 1]
+    told = capfd.readouterr().err
+    assert told.count("error: rank 0: FileExistsError: ") == 1 and "Traceback" not in told
+
+
+def test_metrics_that_cannot_be_written(tmp_path, capfd):
+    write_case(tmp_path)
+    (tmp_path / "output" / METRICS).mkdir(parents=True)
+    assert statuses(start_ranks(config_of(tmp_path), 1)) == [1]
+    told = capfd.readouterr().err
+    assert "error: [Errno 21] Is a directory: " in told and "Traceback" not in told
