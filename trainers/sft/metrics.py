@@ -1,10 +1,10 @@
 """Where metrics go: a JSONL file always, TensorBoard and Weights & Biases if asked. On rank 0 alone."""
 
 import json
-import os
 from pathlib import Path
 from typing import IO, Any
 
+from trainers.data.atomic_write import atomic_write
 from trainers.sft.callbacks import Callback, Record
 from trainers.sft.config import TrainConfig
 from trainers.sft.progress import Progress
@@ -27,9 +27,8 @@ class JsonlMetrics(Callback):
     def on_train_begin(self, config: TrainConfig, progress: Progress, total_steps: int | None) -> None:
         """Open the file at the right place."""
         kept = [record for record in read_metrics(self._path) if record["step"] <= progress.step]
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(temporary, self._path)
+        with atomic_write(self._path) as file:
+            file.writelines(json.dumps(record).encode() + b"\n" for record in kept)
         self._file = self._path.open("a", buffering=1)
 
     def on_step(self, record: Record) -> None:
