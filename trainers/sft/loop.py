@@ -68,7 +68,9 @@ class _Loop:
 
     def run(self, request: StopRequest) -> Outcome:
         training, progress = self._training, self._progress
-        if training.config.resume and (restored := self.saver.restore(progress)):
+        if not training.config.resume:
+            self.saver.begin_anew()
+        elif restored := self.saver.restore(progress):
             self.callbacks.on_resume(progress.step, str(restored))
         self.callbacks.on_train_begin(training.config, progress, training.total_steps)
         signal = None

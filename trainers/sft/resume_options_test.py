@@ -57,3 +57,18 @@ class TestOptions(DistributedTest):
             *("batch_size=4 (was 5)", "lora_rank=2 (was 0)"),
         ):
             assert told in str(caught.value)
+
+    def test_beginning_anew_leaves_no_state_to_be_taken_for_its_own(self, tmp_path):
+        write_case(tmp_path)
+        worker, resumed = worker_of_test(self.device), Listener()
+        output = tmp_path / "output"
+        train(config_of(tmp_path, steps=4, save_every_steps=2), worker)
+        train(config_of(tmp_path, steps=3, save_every_steps=1, resume=False), worker)
+        assert {path.name for path in (output / "states").glob("step-*")} == {"step-0000000002", "step-0000000003"}
+        train(config_of(tmp_path, steps=4), worker, [resumed])
+        assert resumed.resumed_at == 3
+        former = {path.name for path in (output / "former-1/states").glob("step-*")}
+        assert former == {"step-0000000002", "step-0000000004"}
+        assert (output / "former-1/models/step-0000000004").exists()
+        train(config_of(tmp_path, steps=1, resume=False), worker)
+        assert (output / "former-2/states").exists()

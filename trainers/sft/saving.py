@@ -3,8 +3,11 @@
 ``states/step-N``  full states (`FullStateSaver`), the newest few
 ``models/step-N``  models that transformers loads (`write_transformers`)
 ``best/step-N``    the model of the least validation loss
+``former-N``       what was there when a training began anew
 """
 
+import itertools
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +23,12 @@ from trainers.checkpoint.store import Checkpoint, CheckpointStore
 from trainers.checkpoint.transformers_format import write_transformers
 from trainers.models.sharding import local_bytes
 from trainers.optim.osft import dense_tensors
-from trainers.sft.config import TrainConfig
+from trainers.sft.config import CONFIG, TrainConfig
+from trainers.sft.metrics import METRICS
 from trainers.sft.progress import Progress
 from trainers.sft.setup import Training
+
+_log = logging.getLogger(__name__)
 
 STATES, MODELS, BEST = "states", "models", "best"
 
@@ -76,6 +82,10 @@ class Saver:
             setattr(progress, name, value)
         self.state_step = newest.step
         return newest.path
+
+    def begin_anew(self) -> None:
+        """Move what a former training has left here into a folder of its own: its states would pass for newer ones."""
+        self._ranks.first(lambda: _set_aside(self._training.config.output))
 
     def save_state(self, progress: Progress) -> Path:
         """Begin to save a full state; it is written while training goes on."""
@@ -145,6 +155,17 @@ def _check_decided(state: Checkpoint, options: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{state.path} cannot go on with {', '.join(changed)}: train as before, or into another output folder"
         )
+
+
+def _set_aside(output: Path) -> None:
+    former = [output / name for name in (CONFIG, METRICS, MODELS, BEST, STATES) if (output / name).exists()]
+    if former:
+        number = next(number for number in itertools.count(1) if not (output / f"former-{number}").exists())
+        aside = output / f"former-{number}"
+        aside.mkdir()
+        for path in former:
+            path.rename(aside / path.name)
+        _log.info("what a former training has left in %s is now in %s", output, aside)
 
 
 def _options(group: Mapping[str, Any]) -> dict[str, Any]:
