@@ -1,13 +1,18 @@
 """The data of a training: files, loaders, number of steps."""
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from trainers.data.arrow_dataset import ArrowDataset
 from trainers.data.dataset import SampleDataset, split_validation
 from trainers.data.jsonl_dataset import JsonlDataset
 from trainers.data.loader import BatchLoader, get_data_loader
 from trainers.data.pretraining_blocks import PretrainingBlocks
-from trainers.data.sampler import EpochSampler, InfiniteSampler
+from trainers.data.sampler import EpochSampler, InfiniteSampler, epoch_order
 from trainers.sft.config import TrainConfig
 from trainers.sft.worker import Worker
 
@@ -89,10 +94,33 @@ def build_loader(
 
 
 def count_steps(config: TrainConfig, data: SampleDataset) -> int | None:
-    """Count the optimizer steps of the whole training; None if it is infinite."""
-    if config.epochs:
-        return config.epochs * -(-len(data) // config.batch_size)
-    if config.tokens:
-        # (as many as it takes on average: batches differ)
-        return max(1, round(config.tokens / (float(data.lengths.mean()) * config.batch_size)))
-    return config.steps
+    """Count the optimizer steps of the whole training; None if it is infinite.
+
+    A schedule that is told too few rises again behind its end, and one that is told too many does not get there. So
+    batches are counted in the order in which they come: those that carry no loss make no step, dropped samples have no
+    tokens.
+    """
+    if not (config.epochs or config.tokens):
+        return config.steps
+    fits = data.lengths <= config.max_tokens_per_rank
+    tokens, counted = data.lengths * fits, data.num_loss_counted_tokens * fits
+    steps, seen = 0, 0
+    for order in _batches(config, len(data)):
+        of_batches = np.arange(0, len(order), config.batch_size)
+        until = seen + np.add.reduceat(tokens[order], of_batches, dtype=np.int64).cumsum()
+        makes_step = np.add.reduceat(counted[order], of_batches) > 0
+        if config.tokens and until[-1] >= config.tokens:
+            return steps + int(np.count_nonzero(makes_step[: np.searchsorted(until, config.tokens) + 1]))
+        steps, seen = steps + int(np.count_nonzero(makes_step)), int(until[-1])
+    return steps
+
+
+def _batches(config: TrainConfig, num_samples: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield the order of samples as `build_loader` has it, epoch by epoch: whole batches, but for the end of an epoch."""
+    rest = np.empty(0, np.int64)
+    for epoch in range(config.epochs) if config.epochs else itertools.count():
+        order = np.concatenate((rest, epoch_order(num_samples, config.seed, epoch).numpy()))
+        whole = len(order) if config.epochs else len(order) // config.batch_size * config.batch_size
+        if whole:
+            yield order[:whole]
+        rest = order[whole:]
