@@ -38,7 +38,7 @@ def read_data(config: TrainConfig, pad_token_id: int) -> tuple[SampleDataset, Sa
     elif config.validation_fraction:
         data, validation = split_validation(data, config.validation_fraction, config.seed)
     _check_loss(config, config.data, "training", data)
-    if validation:
+    if validation is not None:
         _check_loss(config, config.validation_data or config.data, "validation", validation)
     return data, validation
 
@@ -48,7 +48,9 @@ def _check_loss(config: TrainConfig, path: Path, purpose: str, data: SampleDatas
     counted = data.num_loss_counted_tokens
     if config.oversize == "drop":
         counted = counted[data.lengths <= config.max_tokens_per_rank]
-    if len(data) and not counted.any():
+    if not len(data):
+        raise ValueError(f"{path}: every {purpose} sample is longer than max_seq_len={config.max_seq_len}: raise it")
+    if not counted.any():
         dropped = f" that max_tokens_per_rank={config.max_tokens_per_rank} leaves" if len(counted) < len(data) else ""
         raise ValueError(
             f"{path}: none of the {len(counted)} {purpose} samples{dropped} carries loss: behind its first token every "

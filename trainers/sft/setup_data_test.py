@@ -54,6 +54,14 @@ def test_validation_data(tmp_path):
         read(tmp_path, data=data, validation_data=written(tmp_path / "validation.jsonl", SILENT))
 
 
+@pytest.mark.parametrize("purpose", ["training", "validation"])
+def test_no_sample_is_short_enough(tmp_path, purpose):
+    files = [written(tmp_path / f"{name}.jsonl", [TAUGHT if name == purpose else ([1, 2], [1, 2])])
+             for name in ("training", "validation")]  # fmt: skip
+    with pytest.raises(ValueError, match=f"{purpose}.jsonl: every {purpose} sample is longer than max_seq_len=3"):
+        read(tmp_path, data=files[0], validation_data=files[1], max_seq_len=3)
+
+
 def test_blocks(tmp_path):
     path = tmp_path / "blocks.npy"
     write_pretraining_blocks([[2]], path, block_size=4, eos_token_id=2)
