@@ -1,5 +1,6 @@
 """The one configuration of a training: read from a file and flags, checked, printed, and stored with the run."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -152,11 +153,20 @@ def read_config(file: Path | None, flags: Mapping[str, Any]) -> TrainConfig:
         raise ValueError(f"{file or 'flags'}: {wrong}") from None
 
 
+class _YamlLoader(yaml.SafeLoader):
+    """YAML 1.1, in which ``1e-5`` would be text, with the numbers of YAML 1.2."""
+
+
+_YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
         text = file.read_text()
         if file.suffix in (".yaml", ".yml"):
-            values = yaml.safe_load(text) or {}
+            values = yaml.load(text, _YamlLoader) or {}
         elif file.suffix == ".toml":
             values = tomllib.loads(text)
         else:

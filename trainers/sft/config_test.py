@@ -26,6 +26,14 @@ def test_yaml_and_toml_say_the_same(tmp_path):
     assert config.steps == 3 and config.optimizer_options == {"eps": 1e-6} and str(config.model) == "m"
 
 
+def test_numbers_without_a_point(tmp_path):
+    """YAML 1.1, which most loaders still read, takes them for text."""
+    path = written(tmp_path, "learning_rate: 1e-5\noptimizer_options: {eps: 1e-8, betas: [9E-1, .5], name: 1e-5th}\n")
+    config = read_config(path, {**FOLDERS, "steps": 1})
+    assert config.learning_rate == 1e-5
+    assert config.optimizer_options == {"eps": 1e-8, "betas": [0.9, 0.5], "name": "1e-5th"}
+
+
 def test_flags_win(tmp_path):
     path = written(tmp_path, yaml.safe_dump({**FOLDERS, "steps": 3, "batch_size": 8}))
     config = read_config(path, {"batch_size": "16", "output": "elsewhere", "zero_stage": "2"})
