@@ -28,6 +28,10 @@ def check_options_compatible(config: TrainConfig, device_type: str) -> None:
 def _conflicts(config: TrainConfig, device_type: str) -> Iterator[str]:
     if config.lora_rank and config.osft_unfreeze is not None:
         yield f"lora_rank={config.lora_rank} and osft_unfreeze={config.osft_unfreeze}: each decides what is trained"
+    if (config.lora_targets or config.lora_dropout) and not config.lora_rank:
+        yield "lora_targets or lora_dropout without lora_rank: all weights would be trained"
+    if config.osft_targets and config.osft_unfreeze is None:
+        yield "osft_targets without osft_unfreeze: all weights would be trained"
     if config.quantize != "none":
         if not config.lora_rank:
             yield f"quantize={config.quantize} without lora_rank: what is in four bits is frozen, adapters are trained"
@@ -57,8 +61,10 @@ def _conflicts(config: TrainConfig, device_type: str) -> Iterator[str]:
     ]
     if scheduled and not (config.validation_data or config.validation_fraction):
         yield f"{', '.join(scheduled)} without validation_data or validation_fraction: there is nothing to validate on"
-    if config.save_best and scheduled == ["save_best"]:
-        yield "save_best without validate_every_steps, _samples or _epoch: no validation loss is ever known"
+    if not {*scheduled} - {"save_best"}:
+        for name in ("validation_data", "validation_fraction", "save_best"):
+            if getattr(config, name):
+                yield f"{name} without validate_every_steps, _samples or _epoch: it is never validated"
     if config.infinite and config.schedule not in ("constant", "constant_with_warmup", "inverse_sqrt"):
         yield f"infinite and schedule={config.schedule}: it needs an end; use constant or inverse_sqrt"
     if config.steps and config.warmup_steps > config.steps:

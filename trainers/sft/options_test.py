@@ -14,6 +14,9 @@ def config(**changes):
 
 CONFLICTS = [
     ({"lora_rank": 4, "osft_unfreeze": 0.0}, "cpu", ("lora_rank=4", "osft_unfreeze=0.0")),
+    ({"lora_targets": ["q_proj"]}, "cpu", ("lora_targets", "without lora_rank")),
+    ({"lora_dropout": 0.1}, "cpu", ("lora_dropout", "without lora_rank")),
+    ({"osft_targets": ["q_proj"]}, "cpu", ("osft_targets", "without osft_unfreeze")),
     ({"quantize": "nf4"}, "cpu", ("quantize=nf4", "lora_rank")),
     ({"quantize": "nf4", "lora_rank": 4}, "cpu", ("quantize=nf4", "framework=fsdp")),
     ({"loading": "sharded", "lora_rank": 4}, "cpu", ("loading=sharded", "lora_rank")),
@@ -30,6 +33,8 @@ CONFLICTS = [
     ({"validate_every_samples": 1}, "cpu", ("validate_every_samples", "validation_data")),
     ({"validate_every_epoch": True}, "cpu", ("validate_every_epoch", "validation_data")),
     ({"save_best": True, "validation_fraction": 0.1}, "cpu", ("save_best", "validate_every_steps")),
+    ({"validation_fraction": 0.1}, "cpu", ("validation_fraction", "validate_every_steps")),
+    ({"validation_data": "v"}, "cpu", ("validation_data", "validate_every_steps")),
     ({"infinite": True}, "cpu", ("infinite", "schedule=cosine")),
     ({"steps": 5, "warmup_steps": 6}, "cpu", ("steps=5", "warmup_steps=6")),
     ({"packing": "padded", "attention": "sdpa"}, "cpu", ("packing=padded", "attention=sdpa")),
