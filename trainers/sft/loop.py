@@ -173,6 +173,7 @@ class _Loop:
         self._flush()  # (metrics up to this step are written before its state can be resumed from)
         path = self.saver.save_state(self._progress)
         self.callbacks.on_save("state", self._progress.step, str(path))
+        self._meter.restart()
 
     def _save_model(self) -> None:
         path = self.saver.save_model(self._progress)
