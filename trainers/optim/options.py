@@ -16,6 +16,4 @@ def refused_by_name(what: str, options: Mapping[str, Any]) -> Iterator[None]:
         yield
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         given = ", ".join(f"{name}={value!r}" for name, value in options.items()) or "no options"
-        text = isinstance(error, TypeError) and any(isinstance(value, str) for value in options.values())
-        hint = "; YAML takes a number such as 1e-8 for text: write 1.0e-8" if text else ""
-        raise ValueError(f"{what} with {given}: {error}{hint}") from error
+        raise ValueError(f"{what} with {given}: {error}") from error

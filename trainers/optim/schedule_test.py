@@ -130,7 +130,11 @@ def test_a_restored_state_continues_bit_for_bit(name):
             {},
             "schedule cosine_with_min_lr with no options: One of min_lr or min_lr_rate should be",
         ),
-        ("cosine_with_min_lr", {"options": {"min_lr_rate": "1e-1"}}, "with min_lr_rate='1e-1': .*: write 1.0e-8"),
+        (
+            "cosine_with_min_lr",
+            {"options": {"min_lr_rate": "1e-1"}},
+            "schedule cosine_with_min_lr with min_lr_rate='1e-1': ",
+        ),
         ("inverse_sqrt", {"options": {"timescale": 0}}, "schedule inverse_sqrt with timescale=0: .*zero"),
         ("constant", {"num_warmup_steps": 2}, "use constant_with_warmup"),
         ("linear", {"options": {"power": 2}}, "schedule linear has no option power; it has none"),

@@ -5,9 +5,9 @@ import pytest
 from testing.distributed.case import DistributedTest
 from trainers.sft.loop import train
 from trainers.sft.progress import Progress
-from trainers.sft.sft_cases import Listener, config_of, worker_of_test, write_case
 from trainers.sft.saving import Saver
 from trainers.sft.setup import set_up
+from trainers.sft.sft_cases import Listener, config_of, worker_of_test, write_case
 
 
 def rates(listener):
@@ -33,9 +33,7 @@ class TestOptions(DistributedTest):
         write_case(tmp_path)
         worker = worker_of_test(self.device)
         train(config_of(tmp_path, steps=1, optimizer=optimizer), worker)
-        config = config_of(
-            tmp_path, steps=2, optimizer=optimizer, weight_decay=0.25, optimizer_options={"eps": 1e-3}
-        )
+        config = config_of(tmp_path, steps=2, optimizer=optimizer, weight_decay=0.25, optimizer_options={"eps": 1e-3})
         training = set_up(config, worker)
         expected = [{**group, "params": len(group["params"])} for group in training.optimizer.param_groups]
         saver = Saver(training)
@@ -45,7 +43,7 @@ class TestOptions(DistributedTest):
         assert restored == [{**group, "lr": 0.5 * group["initial_lr"]} for group in expected]
 
     def test_what_cannot_change_is_named(self, tmp_path):
-        """Moments of another optimizer, another order of samples, and schedules that count other batches, among them."""
+        """Moments of another optimizer, another order of samples, schedules that count other batches, among them."""
         write_case(tmp_path)
         worker = worker_of_test(self.device)
         train(config_of(tmp_path, steps=1), worker)

@@ -144,7 +144,9 @@ class Saver:
 
 def _decided(config: TrainConfig) -> dict[str, Any]:
     """What stays as it is when a training goes on, as values of JSON."""
-    order = {"length": "epochs" if config.epochs else "steps, tokens or infinite"}  # (batches end with the epochs or not)
+    order = {
+        "length": "epochs" if config.epochs else "steps, tokens or infinite"
+    }  # (batches end with the epochs or not)
     return order | config.model_dump(mode="json", include=set(_DECIDED))
 
 
@@ -172,9 +174,7 @@ def _options(group: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in group.items() if name != "params"}
 
 
-def _go_on_as_configured(
-    optimizer: Optimizer, schedule: LambdaLR, configured: Sequence[Mapping[str, Any]]
-) -> None:
+def _go_on_as_configured(optimizer: Optimizer, schedule: LambdaLR, configured: Sequence[Mapping[str, Any]]) -> None:
     """Take moments and position from the state, but learning rates, decay and the like from the configuration.
 
     Args:

@@ -118,7 +118,7 @@ def count_steps(config: TrainConfig, data: SampleDataset) -> int | None:
 
 
 def _batches(config: TrainConfig, num_samples: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield the order of samples as `build_loader` has it, epoch by epoch: whole batches, but for the end of an epoch."""
+    """Yield the order of samples as `build_loader` has it, epoch by epoch: whole batches, but for the last."""
     rest = np.empty(0, np.int64)
     for epoch in range(config.epochs) if config.epochs else itertools.count():
         order = np.concatenate((rest, epoch_order(num_samples, config.seed, epoch).numpy()))
