@@ -153,7 +153,7 @@ def read_config(file: Path | None, flags: Mapping[str, Any]) -> TrainConfig:
         raise ValueError(f"{file or 'flags'}: {wrong}") from None
 
 
-class _YamlLoader(yaml.SafeLoader):
+class _YamlLoader(yaml.SafeLoader):  # type: ignore[misc]  # (yaml has no types)
     """YAML 1.1, in which ``1e-5`` would be text, with the numbers of YAML 1.2."""
 
 

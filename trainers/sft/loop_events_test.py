@@ -5,7 +5,6 @@ import signal
 import pytest
 
 from testing.distributed.case import DistributedTest
-from trainers.sft import measurement
 from trainers.sft.callbacks import Callback
 from trainers.sft.loop import train
 from trainers.sft.sft_cases import Listener, config_of, worker_of_test, write_case
@@ -28,21 +27,6 @@ class Events(Callback):
         self.heard.append(("exception", str(error)))
 
 
-class Clock(Callback):
-    now = 0.0
-
-    def tick(self):
-        """Show a second more each time."""
-        self.now += 1
-        return self.now
-
-    def on_validation(self, record):
-        self.now += 100
-
-    def on_save(self, kind, step, path):
-        self.now += 100
-
-
 class FailsAtStep2(Callback):
     def on_step(self, record):
         if record["step"] == 2:
@@ -62,23 +46,6 @@ class TestEvents(DistributedTest):
             *(("step", 1), ("step", 2), ("state", 2)),
             *(("step", 3), ("validation", 3), ("state", 3), ("model", 3)),
         ]
-
-    def test_steps_do_not_count_what_is_between_them(self, tmp_path, monkeypatch):
-        """States, models and validations here take seconds by a clock that stands still otherwise."""
-        write_case(tmp_path)
-        clock, listener = Clock(), Listener()
-        monkeypatch.setattr(measurement.time, "perf_counter", clock.tick)
-        config = config_of(
-            tmp_path,
-            epochs=3,
-            save_every_steps=1,
-            save_every_epoch=True,
-            validation_fraction=0.2,
-            validate_every_steps=2,
-        )
-        train(config, worker_of_test(self.device), [clock, listener])
-        assert {kind for kind, _ in listener.saves} == {"state", "model"} and listener.validations
-        assert [record["seconds"] for record in listener.steps] == [1.0] * 6
 
     def test_an_exception_ends_it(self, tmp_path):
         write_case(tmp_path)
