@@ -198,9 +198,10 @@ class CheckpointStore:
         return sorted(checkpoints, key=lambda each: (each.step, each.attempt)), passed_over
 
     def _publish(self, folder: Path, step: int) -> Checkpoint:
-        attempt = 1
-        while (path := self.folder / _name(step, attempt)).exists():
-            attempt += 1
+        # (past the last one: a former attempt that is deleted would leave its number to a newer one)
+        names = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
+        attempt = 1 + max((int(name[2] or 1) for name in names if name and int(name[1]) == step), default=0)
+        path = self.folder / _name(step, attempt)
         os.rename(folder, path)
         sync(self.folder)
         return _read(path)

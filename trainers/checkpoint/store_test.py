@@ -57,6 +57,15 @@ def store(tmp_path):
     return CheckpointStore(tmp_path / "run" / "checkpoints")
 
 
+def test_the_last_of_many_saves_of_a_step_is_the_newest(store):
+    """The first is deleted after the second, and its name free for the third."""
+    for time_of_save in range(4):
+        save(store, 5, saved=time_of_save)
+        latest = store.latest()
+        assert latest is not None and latest.metadata == {"saved": time_of_save}
+    assert [path.name for path in store.folder.glob("step-*")] == ["step-0000000005.4"]
+
+
 def test_save_and_find(store):
     assert store.latest() is None and store.scan() == ([], [])
     saved = save(store, 3, 20, 100, loss=1.5, kind=("full", 1))
