@@ -28,6 +28,15 @@ class TestOptions(DistributedTest):
         assert resumed.resumed_at == 3
         assert rates(resumed) == rates(whole)[3:]
 
+    def test_a_finished_training_is_left_alone(self, tmp_path):
+        """The path of its model, which somebody may have noted, too."""
+        write_case(tmp_path)
+        worker, again = worker_of_test(self.device), Listener()
+        train(config_of(tmp_path, steps=2), worker)
+        train(config_of(tmp_path, steps=2), worker, [again])
+        assert (again.resumed_at, again.saves, again.ended) == (2, [], "done")
+        assert [path.name for path in (tmp_path / "output/models").glob("step-*")] == ["step-0000000002"]
+
     @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
     def test_options_of_the_optimizer(self, tmp_path, optimizer):
         write_case(tmp_path)

@@ -81,6 +81,8 @@ class Saver:
         for name, value in saved.items():
             setattr(progress, name, value)
         self.state_step = newest.step
+        models, _ = self._models.scan()
+        self.model_step = models[-1].step if models else None
         return newest.path
 
     def begin_anew(self) -> None:
