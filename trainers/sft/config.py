@@ -1,14 +1,16 @@
 """The one configuration of a training: read from a file and flags, checked, printed, and stored with the run."""
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml  # type: ignore[import-untyped]
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -25,6 +27,10 @@ from trainers.models.loss_kinds import Loss
 
 CONFIG = "config.yaml"
 """File of the output folder: the whole configuration of the run."""
+
+_Options = Annotated[
+    Mapping[str, Any], BeforeValidator(lambda value: json.loads(value) if isinstance(value, str) else value)
+]
 
 
 class TrainConfig(BaseModel):
@@ -64,12 +70,16 @@ class TrainConfig(BaseModel):
 
     # Updates.
     optimizer: str = Field("adamw", description="adamw, muon or another of torch.optim.")
-    optimizer_options: Mapping[str, Any] = Field({}, description="Further arguments of the optimizer.")
+    optimizer_options: _Options = Field(
+        {}, description="Further arguments of the optimizer; as a flag, in JSON."
+    )
     learning_rate: PositiveFloat = Field(2e-5, description="Peak learning rate.")
     weight_decay: NonNegativeFloat = Field(0.0, description="Of matrices.")
     max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are clipped to this global norm.")
     schedule: str = Field("cosine", description="constant, linear, cosine, wsd or another of transformers.")
-    schedule_options: Mapping[str, Any] = Field({}, description="Further arguments of the schedule.")
+    schedule_options: _Options = Field(
+        {}, description="Further arguments of the schedule; as a flag, in JSON."
+    )
     warmup_steps: NonNegativeInt = Field(0, description="Steps of linear warm-up.")
 
     # What is trained.

@@ -36,8 +36,10 @@ def test_numbers_without_a_point(tmp_path):
 
 def test_flags_win(tmp_path):
     path = written(tmp_path, yaml.safe_dump({**FOLDERS, "steps": 3, "batch_size": 8}))
-    config = read_config(path, {"batch_size": "16", "output": "elsewhere", "zero_stage": "2"})
+    flags = {"batch_size": "16", "output": "elsewhere", "zero_stage": "2", "optimizer_options": '{"eps": 1e-6}'}
+    config = read_config(path, flags)
     assert (config.steps, config.batch_size, str(config.output), config.zero_stage) == (3, 16, "elsewhere", 2)
+    assert config.optimizer_options == {"eps": 1e-6}
 
 
 def test_stored_configuration_is_read_back(tmp_path):
