@@ -70,16 +70,12 @@ class TrainConfig(BaseModel):
 
     # Updates.
     optimizer: str = Field("adamw", description="adamw, muon or another of torch.optim.")
-    optimizer_options: _Options = Field(
-        {}, description="Further arguments of the optimizer; as a flag, in JSON."
-    )
+    optimizer_options: _Options = Field({}, description="Further arguments of the optimizer; as a flag, in JSON.")
     learning_rate: PositiveFloat = Field(2e-5, description="Peak learning rate.")
     weight_decay: NonNegativeFloat = Field(0.0, description="Of matrices.")
     max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are clipped to this global norm.")
     schedule: str = Field("cosine", description="constant, linear, cosine, wsd or another of transformers.")
-    schedule_options: _Options = Field(
-        {}, description="Further arguments of the schedule; as a flag, in JSON."
-    )
+    schedule_options: _Options = Field({}, description="Further arguments of the schedule; as a flag, in JSON.")
     warmup_steps: NonNegativeInt = Field(0, description="Steps of linear warm-up.")
 
     # What is trained.
