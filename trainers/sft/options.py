@@ -6,8 +6,14 @@ from importlib.util import find_spec
 from trainers.models.model_folder import has_weights
 from trainers.sft.config import TrainConfig
 
-_EXTRAS = {"tensorboard": "tensorboard", "wandb": "wandb", "quantize": "bitsandbytes"}
-"""Options that need a package, and which."""
+_EXTRAS = (
+    ("tensorboard", True, "tensorboard"),
+    ("wandb", True, "wandb"),
+    ("quantize", "nf4", "bitsandbytes"),
+    ("loss", "liger", "liger-kernel"),
+    ("framework", "deepspeed", "deepspeed"),
+)
+"""Options with the values that need a package, and which."""
 
 
 def check_options_compatible(config: TrainConfig, device_type: str) -> None:
@@ -80,11 +86,9 @@ def _conflicts(config: TrainConfig, device_type: str) -> Iterator[str]:
             yield f"attention={config.attention} and device=cpu: its kernels run on GPUs; use sdpa"
         if config.cpu_offload:
             yield "cpu_offload and device=cpu: everything is in the host's memory already"
-    if config.loss == "liger" and not find_spec("liger_kernel"):
-        yield "loss=liger and this environment: the extra package liger-kernel is not installed"
-    for option, package in _EXTRAS.items():
-        if getattr(config, option) not in (False, "none") and not find_spec(package):
-            yield f"{option} and this environment: the extra package {package} is not installed"
+    for option, value, package in _EXTRAS:
+        if getattr(config, option) == value and not find_spec(package.replace("-", "_")):
+            yield f"{option}={value} and this environment: the extra package {package} is not installed"
 
 
 def _conflicts_of_deepspeed(config: TrainConfig) -> Iterator[str]:
@@ -92,8 +96,6 @@ def _conflicts_of_deepspeed(config: TrainConfig) -> Iterator[str]:
         if config.zero_stage:
             yield f"framework={config.framework} and zero_stage={config.zero_stage}: only deepspeed has stages"
         return
-    if not find_spec("deepspeed"):
-        yield "framework=deepspeed and this environment: the extra package deepspeed is not installed"
     if config.lora_rank:
         yield f"framework=deepspeed and lora_rank={config.lora_rank}: it would round the frozen weights; use fsdp"
     if config.osft_unfreeze is not None:
