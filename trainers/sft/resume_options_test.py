@@ -3,6 +3,7 @@
 import pytest
 
 from testing.distributed.case import DistributedTest
+from trainers.sft import saving
 from trainers.sft.loop import train
 from trainers.sft.progress import Progress
 from trainers.sft.saving import Saver
@@ -27,6 +28,16 @@ class TestOptions(DistributedTest):
         train(config_of(tmp_path, output=tmp_path / "whole", **changes), worker, [whole])
         assert resumed.resumed_at == 3
         assert rates(resumed) == rates(whole)[3:]
+
+    def test_a_state_without_options_is_refused_by_name(self, tmp_path, monkeypatch):
+        """As the first versions saved it."""
+        write_case(tmp_path)
+        worker = worker_of_test(self.device)
+        with monkeypatch.context() as patch:
+            patch.setattr(saving, "_decided", lambda config: {})
+            train(config_of(tmp_path, steps=1), worker)
+        with pytest.raises(ValueError, match=r"step-0000000001 cannot go on with .*seed=0 \(was not stored\)"):
+            train(config_of(tmp_path, steps=2), worker)
 
     def test_a_finished_training_is_left_alone(self, tmp_path):
         """The path of its model, which somebody may have noted, too."""

@@ -146,15 +146,18 @@ class Saver:
 
 def _decided(config: TrainConfig) -> dict[str, Any]:
     """What stays as it is when a training goes on, as values of JSON."""
-    order = {
-        "length": "epochs" if config.epochs else "steps, tokens or infinite"
-    }  # (batches end with the epochs or not)
+    # (batches end with the epochs or do not)
+    order = {"length": "epochs" if config.epochs else "steps, tokens or infinite"}
     return order | config.model_dump(mode="json", include=set(_DECIDED))
 
 
 def _check_decided(state: Checkpoint, options: Mapping[str, Any]) -> None:
-    former = state.metadata["options"]
-    changed = [f"{name}={value} (was {former[name]})" for name, value in options.items() if value != former[name]]
+    former = state.metadata.get("options", {})  # (states of the first versions have none)
+    changed = [
+        f"{name}={value} (was {former.get(name, 'not stored')})"
+        for name, value in options.items()
+        if name not in former or former[name] != value
+    ]
     if changed:
         raise ValueError(
             f"{state.path} cannot go on with {', '.join(changed)}: train as before, or into another output folder"
