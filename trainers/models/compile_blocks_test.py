@@ -20,6 +20,11 @@ from trainers.models.sharding import shard_model
 from trainers.models.token_loss import use_loss
 
 MINIBATCHES = [random_samples(lengths, VOCABULARY) for lengths in ([9, 2, 24, 5], [17, 11, 3], [30])]
+ROUNDED = torch.finfo(torch.bfloat16).eps / 2
+
+
+def distance(actual, exact):
+    return ((actual - exact).norm() / exact.norm()).item()
 
 
 class TestCompiledBlocks(DistributedTest):
@@ -30,17 +35,20 @@ class TestCompiledBlocks(DistributedTest):
     def test_loss_gradients_and_graphs(self, monkeypatch):
         """Of two blocks that keep their activations, and two that do not."""
         self.record_graphs(monkeypatch)
-        eager, compiled = (self.model(num_hidden_layers=4) for _ in range(2))
+        dtypes = (self.dtype, self.dtype, torch.float32)
+        compiled, eager, exact = (self.model(dtype, num_hidden_layers=4) for dtype in dtypes)
         compile_blocks(compiled)
-        for model in (eager, compiled):
-            shard_model(model, init_device_mesh(self.device.type, (1,)), compute_dtype=self.dtype)
+        for model, dtype in zip((compiled, eager, exact), dtypes, strict=True):
+            shard_model(model, init_device_mesh(self.device.type, (1,)), compute_dtype=dtype)
         checkpoint_blocks(compiled, 2, compiled=True)
         for at, samples in enumerate(MINIBATCHES):
-            results = zip(
-                self.loss_and_gradients(compiled, samples), self.loss_and_gradients(eager, samples), strict=True
-            )
-            for which, (actual, expected) in enumerate(results):
-                assert_close(actual, expected, f"{which} of minibatch {at}", computed_in=self.dtype)
+            results = (self.loss_and_gradients(model, samples) for model in (compiled, eager, exact))
+            for which, (actual, expected, true) in enumerate(zip(*results, strict=True)):
+                name = f"{which} of minibatch {at}"
+                if self.dtype == torch.float32:
+                    assert_close(actual, expected, name)
+                else:  # (rounding adds up over four blocks: as near to the exact value as without the compiler)
+                    assert distance(actual, true) <= 1.1 * distance(expected, true) + ROUNDED, name
         assert counters["stats"]["unique_graphs"] == 2, dict(guard_failures)
         assert not counters["graph_break"]
         # What varies from minibatch to minibatch: sequences, tokens, tokens of the longest sequence.
@@ -51,7 +59,15 @@ class TestCompiledBlocks(DistributedTest):
     def test_a_small_minibatch_after_a_large_one(self, monkeypatch):
         """For a large one the compiler chooses kernels that it would not choose for a small one."""
         self.record_graphs(monkeypatch)
-        model = self.model(hidden_size=1024, num_hidden_layers=1, max_position_embeddings=8192, initializer_range=0.02)
+        # (widths are multiples of 8, else the compiler weighs for each size whether to pad products)
+        model = self.model(
+            self.dtype,
+            hidden_size=1024,
+            intermediate_size=2048,
+            num_hidden_layers=1,
+            max_position_embeddings=8192,
+            initializer_range=0.02,
+        )
         compile_blocks(model)
         shard_model(model, init_device_mesh(self.device.type, (1,)), compute_dtype=self.dtype)
         for length in (5200 if self.device.type == "cuda" else 52, 40):
@@ -62,11 +78,11 @@ class TestCompiledBlocks(DistributedTest):
     def dtype(self):
         return torch.bfloat16 if self.device.type == "cuda" else torch.float32
 
-    def model(self, **changes):
+    def model(self, dtype, **changes):
         model = tiny_model(**changes).to(self.device)
         use_loss(model, "transformers")  # (ours is compiled itself on a GPU)
         if self.device.type == "cuda":  # (on a CPU packed attention goes by the lengths of sequences, not compiled)
-            use_packed_attention(model, choose_backend(self.device, self.dtype))
+            use_packed_attention(model, choose_backend(self.device, dtype))
         return model
 
     def loss_and_gradients(self, model, samples):
