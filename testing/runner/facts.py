@@ -11,7 +11,11 @@ from testing.runner.hardware import Device
 from testing.runner.target import Target
 
 FILE_NAME = "device_facts.json"
-_PACKAGES = ("torch", "numpy", "pytest", "triton", "flash-attn", "transformer-engine", "torch-neuronx", "neuronx-cc")
+_PACKAGES = (
+    *("torch", "numpy", "pytest"),
+    *("triton", "flash-attn", "flash-attn-4", "transformer-engine"),
+    *("torch-neuronx", "neuronx-cc"),
+)
 
 
 def write_facts(folder: Path, target: Target, devices: Iterable[Device], world_sizes: Iterable[int]) -> Path:

@@ -2,7 +2,8 @@
 
 ============  =======================================================================================
 flash_attn    the flash-attn package's variable-length kernel; GPUs
-varlen        the same kernel as torch brings it; GPUs, no package needed
+flash_attn_4  the flash-attn-4 package's: the fastest on GPUs of compute capability 9 and 10
+varlen        the kernel of flash-attn as torch brings it; GPUs, no package needed
 sdpa          torch's scaled dot product attention, sequence by sequence; any device, any dtype
 ============  =======================================================================================
 
@@ -11,4 +12,4 @@ All of them are exact; they differ by rounding alone.
 
 from typing import Literal
 
-Backend = Literal["flash_attn", "varlen", "sdpa"]
+Backend = Literal["flash_attn", "flash_attn_4", "varlen", "sdpa"]

@@ -11,13 +11,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainers.attention.backends import Backend
+from trainers.attention.flash_attn_4 import flash_attention_4
 
 
 def choose_backend(device: torch.device, dtype: torch.dtype) -> Backend:
-    """Return the fastest backend for tensors of this device and dtype: flash-attn where it is installed."""
+    """Return the fastest backend that needs no preparation for tensors of this device and dtype.
+
+    That is flash-attn where it is installed; flash-attn 4, which compiles for many seconds first, is for you to choose.
+    """
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return "sdpa"
-    return "flash_attn" if find_spec("flash_attn") else "varlen"
+    # (its extension module: flash-attn 4 comes as flash_attn too)
+    return "flash_attn" if find_spec("flash_attn_2_cuda") else "varlen"
 
 
 def packed_attention(
@@ -76,12 +81,14 @@ def packed_attention(
             window_size=(-1 if window is None else window - 1, 0),
         )
         return attended
+    if backend in ("flash_attn_4", "varlen") and dropout:
+        raise ValueError(
+            f"attention backend {backend!r} has no dropout, asked for {dropout}: set the attention dropout of the "
+            "model's configuration to 0, or choose 'flash_attn' or 'sdpa'"
+        )
+    if backend == "flash_attn_4":
+        return flash_attention_4(query, key, value, cu_seqlens, max_seqlen, scale=scale, window=window)
     if backend == "varlen":
-        if dropout:
-            raise ValueError(
-                f"attention backend 'varlen' has no dropout, asked for {dropout}: set the attention dropout of the "
-                "model's configuration to 0, or choose 'flash_attn' or 'sdpa'"
-            )
         # (torch.nn.attention.varlen wraps this kernel, with arguments that differ from version to version)
         attended, *_ = torch.ops.aten._flash_attention_forward(
             query,

@@ -1,6 +1,7 @@
 """Packed attention is attention over each sequence by itself: against the formula, written out, in fp64."""
 
 import os
+import sys
 from importlib.util import find_spec
 
 import pytest
@@ -19,8 +20,10 @@ def hardware_backends():
     """Device, dtype and backends of the hardware that this test was declared for."""
     if not GPU:
         return torch.device("cpu"), torch.float32, ["sdpa"]
-    flash = ["flash_attn"] if find_spec("flash_attn") else []  # (not in the lock: on the host or not)
-    return torch.device("cuda"), torch.bfloat16, ["varlen", "sdpa", *flash]
+    # (not in the lock: on the host or not)
+    flash = ["flash_attn"] if find_spec("flash_attn_2_cuda") else []
+    flash_4 = ["flash_attn_4"] if find_spec("flash_attn") and find_spec("flash_attn.cute") else []
+    return torch.device("cuda"), torch.bfloat16, ["varlen", "sdpa", *flash, *flash_4]
 
 
 def reference(query, key, value, scale, window):
@@ -55,6 +58,13 @@ def test_attention_and_gradients(hardware_backends, window):
             assert_close(actual.cpu(), wanted.to(dtype), f"{backend} {name}")
 
 
+def test_flash_attn_4_alone_is_not_flash_attn(tmp_path, monkeypatch):
+    """Both are packages of the name flash_attn."""
+    (tmp_path / "flash_attn" / "cute").mkdir(parents=True)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert choose_backend(torch.device("cuda"), torch.bfloat16) == "varlen"
+
+
 def test_backend_follows_device_and_dtype():
     cuda = torch.device("cuda")
     assert choose_backend(torch.device("cpu"), torch.bfloat16) == "sdpa"
@@ -65,7 +75,8 @@ def test_backend_follows_device_and_dtype():
 def test_what_a_backend_cannot_do_is_refused():
     row = torch.zeros(3, 2, 8)
     cu_seqlens = torch.tensor([0, 3], dtype=torch.int32)
-    with pytest.raises(ValueError, match="'varlen' has no dropout, asked for 0.1: set the attention dropout"):
-        packed_attention(row, row, row, cu_seqlens, 3, scale=1.0, backend="varlen", dropout=0.1)
-    with pytest.raises(ValueError, match="'ring' is unknown: choose one of flash_attn, varlen, sdpa"):
+    for backend in ("varlen", "flash_attn_4"):
+        with pytest.raises(ValueError, match=f"'{backend}' has no dropout, asked for 0.1: set the attention dropout"):
+            packed_attention(row, row, row, cu_seqlens, 3, scale=1.0, backend=backend, dropout=0.1)
+    with pytest.raises(ValueError, match="'ring' is unknown: choose one of flash_attn, flash_attn_4, varlen, sdpa"):
         packed_attention(row, row, row, cu_seqlens, 3, scale=1.0, backend="ring")

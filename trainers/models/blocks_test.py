@@ -3,9 +3,12 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import CheckpointPolicy
 
 from testing.tiny_models.models import ARCHITECTURES, VOCABULARY, tiny_model
+from trainers.attention import flash_attn_4
 from trainers.lora.adapters import add_lora
+from trainers.models import blocks
 from trainers.models.blocks import checkpoint_blocks, transformer_blocks
 
 IDS = torch.arange(24).reshape(2, 12) * 7 % VOCABULARY
@@ -69,6 +72,22 @@ def test_as_many_blocks_as_asked_for_run_again(count):
     checkpoint_blocks(model, count)
     loss_and_gradients(model)
     assert runs == [0, 1, *reversed(range(count))]
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        flash_attn_4._forward,
+        torch.ops.aten._flash_attention_forward,
+        torch.ops.aten._scaled_dot_product_efficient_attention,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
+    ],
+    ids=str,
+)
+def test_what_attention_returned_is_kept(operator):
+    operator = getattr(operator, "_opoverload", None) or operator.default
+    assert blocks._keep_attention(None, operator) == CheckpointPolicy.MUST_SAVE
+    assert blocks._keep_attention(None, torch.ops.aten.mm.default) != CheckpointPolicy.MUST_SAVE
 
 
 @pytest.mark.parametrize("count", [-1, 3])

@@ -82,7 +82,7 @@ def _conflicts(config: TrainConfig, device_type: str) -> Iterator[str]:
             yield "device=gpu and this machine: torch finds no GPU here"
         if config.loss == "liger":
             yield "loss=liger and device=cpu: Liger's kernels run on GPUs"
-        if config.attention in ("flash_attn", "varlen"):
+        if config.attention not in ("auto", "sdpa"):
             yield f"attention={config.attention} and device=cpu: its kernels run on GPUs; use sdpa"
         if config.cpu_offload:
             yield "cpu_offload and device=cpu: everything is in the host's memory already"

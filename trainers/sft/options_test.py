@@ -41,6 +41,7 @@ CONFLICTS = [
     ({"device": "gpu"}, "cpu", ("device=gpu", "machine")),
     ({"loss": "liger"}, "cpu", ("loss=liger", "device=cpu")),
     ({"attention": "flash_attn"}, "cpu", ("attention=flash_attn", "device=cpu")),
+    ({"attention": "flash_attn_4"}, "cpu", ("attention=flash_attn_4", "device=cpu")),
     ({"attention": "varlen"}, "cpu", ("attention=varlen", "device=cpu")),
     ({"cpu_offload": True}, "cpu", ("cpu_offload", "device=cpu")),
 ]
