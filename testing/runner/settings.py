@@ -23,6 +23,8 @@ WARNING_FILTERS = (
     "ignore:<class 'torch.autograd.function.Function'> should not be instantiated:DeprecationWarning",
     # torch's compiler, when it is loaded: parts of torch itself use what torch has deprecated.
     "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",
+    # flash-attn 4: its kernels are written with functions that its compiler, CuTe, has deprecated.
+    "ignore:`make_fragment` is deprecated:DeprecationWarning",
     # DeepSpeed: collectives by the names that they have in every torch that it supports.
     "ignore:`torch.distributed.(all_gather_into|reduce_scatter)_tensor` is deprecated:FutureWarning",
 )

@@ -1,7 +1,7 @@
 """FlashAttention 4 over packed sequences, as an operator of torch, which a compiled graph can hold.
 
-The package `flash-attn-4` is written in Python, and makes its kernels at the first call: neither can be traced.
-Source of the algorithm: Dao 2023, arXiv:2307.08691; for GPUs of compute capability 9, Shah et al. 2024, arXiv:2407.08608.
+The package `flash-attn-4` is Python that makes its kernels at the first call, which the compiler cannot trace.
+Source of the algorithm: Dao 2023, arXiv:2307.08691; on Hopper, Shah et al. 2024, arXiv:2407.08608.
 
 Legend: T tokens of all sequences, H query heads, K key and value heads, D dimensions of a head.
 """

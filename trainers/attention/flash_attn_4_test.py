@@ -111,7 +111,9 @@ def test_one_graph_for_any_number_of_tokens(kernels):
 
 def test_what_it_cannot_do_is_refused(kernels, monkeypatch):
     odd = torch.zeros(14, 2, 12)
-    with pytest.raises(ValueError, match="heads of 8, 16, ... 256 dimensions, these have 12: choose 'varlen' or 'sdpa'"):
+    with pytest.raises(
+        ValueError, match="heads of 8, 16, ... 256 dimensions, these have 12: choose 'varlen' or 'sdpa'"
+    ):
         flash_attention_4(odd, odd, odd, CU_SEQLENS, 8, scale=1.0)
     monkeypatch.setitem(sys.modules, flash_attn_4._KERNELS, None)
     with pytest.raises(ValueError, match="the package flash-attn-4 cannot be imported .*; install it, or choose"):

@@ -62,6 +62,7 @@ def test_flash_attn_4_alone_is_not_flash_attn(tmp_path, monkeypatch):
     """Both are packages of the name flash_attn."""
     (tmp_path / "flash_attn" / "cute").mkdir(parents=True)
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "flash_attn_2_cuda", raising=False)
     assert choose_backend(torch.device("cuda"), torch.bfloat16) == "varlen"
 
 

@@ -57,9 +57,18 @@ def _start(read: Callable[[], TrainConfig]) -> int:
 
 def run(config: TrainConfig) -> int:
     """Train on this rank; return the exit status."""
+    if _num_gpus(config) and config.compiles_on("cuda"):
+        _start_compiler()
     from trainers.sft import rank  # (takes seconds, which the process that starts several ranks can do without)
 
     return rank.run(config)
+
+
+def _start_compiler() -> None:
+    """Let the processes that compile kernels import what they need while this one does, not when it calls for them."""
+    from torch._inductor.async_compile import maybe_warm_pool
+
+    maybe_warm_pool()
 
 
 def _num_gpus(config: TrainConfig) -> int:

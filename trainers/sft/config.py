@@ -136,6 +136,12 @@ class TrainConfig(BaseModel):
             )
         return self
 
+    def compiles_on(self, device_type: str) -> bool:
+        """Whether blocks are compiled on ``cpu`` or ``cuda``."""
+        if self.compile is None:
+            return device_type == "cuda" and self.framework != "deepspeed" and self.quantize == "none"
+        return self.compile
+
 
 def read_config(file: Path | None, flags: Mapping[str, Any]) -> TrainConfig:
     """Make the configuration of a YAML or TOML file and of flags, which win.

@@ -34,6 +34,21 @@ def test_numbers_without_a_point(tmp_path):
     assert config.optimizer_options == {"eps": 1e-8, "betas": [0.9, 0.5], "name": "1e-5th"}
 
 
+@pytest.mark.parametrize(
+    ("changes", "on_gpu", "on_cpu"),
+    [
+        ({}, True, False),
+        ({"framework": "deepspeed"}, False, False),
+        ({"quantize": "nf4"}, False, False),
+        ({"quantize": "nf4", "compile": True}, True, True),
+        ({"compile": False}, False, False),
+    ],
+)
+def test_where_blocks_are_compiled(changes, on_gpu, on_cpu):
+    config = read_config(None, {**FOLDERS, "steps": 1, **changes})
+    assert (config.compiles_on("cuda"), config.compiles_on("cpu")) == (on_gpu, on_cpu)
+
+
 def test_flags_win(tmp_path):
     path = written(tmp_path, yaml.safe_dump({**FOLDERS, "steps": 3, "batch_size": 8}))
     flags = {"batch_size": "16", "output": "elsewhere", "zero_stage": "2", "optimizer_options": '{"eps": 1e-6}'}

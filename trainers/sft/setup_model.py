@@ -46,7 +46,7 @@ def set_up_model(
     Raises:
         ValueError: if the model is not what it must be.
     """
-    compute_dtype, deepspeed = _compute_dtype(config, worker.device), config.framework == "deepspeed"
+    compute_dtype = _compute_dtype(config, worker.device)
     model, weights = _model(config, worker, tokenizer)
     if config.packing == "padded":
         model.set_attn_implementation("sdpa")
@@ -71,9 +71,7 @@ def set_up_model(
     if config.osft_unfreeze is not None:
         apply_osft(model, config.osft_unfreeze, config.osft_targets, device=worker.device)
     use_loss(model, config.loss)  # (refuses what they may have put in place of the head)
-    compiled = config.compile
-    if compiled is None:
-        compiled = worker.device.type == "cuda" and not deepspeed and config.quantize == "none"
+    compiled = config.compiles_on(worker.device.type)
     if compiled:
         compile_blocks(trained)
     framework = _framework(config, worker, trained, compute_dtype)

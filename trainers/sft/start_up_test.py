@@ -3,9 +3,14 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+from torch._inductor import async_compile
 
+from trainers import sft
+from trainers.sft import command_line
+from trainers.sft.config import TrainConfig
 from trainers.sft.sft_cases import write_case
 
 OF_RANKS = {"peft", "torch._dynamo", "trainers.sft.rank", "transformers"}
@@ -40,6 +45,21 @@ def test_nothing_is_imported_before_a_rank_needs_it(arguments, status, message, 
     code, told, imported = start(*arguments)
     assert (code, message in told) == (status, True), told
     assert not imported & unneeded
+
+
+@pytest.mark.parametrize(
+    ("gpus", "changes", "started"),
+    [(1, {}, ["compiler", "rank"]), (0, {}, ["rank"]), (1, {"compile": False}, ["rank"])],
+)
+def test_the_compiler_starts_before_the_imports_of_a_rank(monkeypatch, gpus, changes, started):
+    order = []
+    monkeypatch.setattr(command_line, "_num_gpus", lambda config: gpus)
+    monkeypatch.setattr(async_compile, "maybe_warm_pool", lambda: order.append("compiler"))
+    rank = SimpleNamespace(run=lambda config: order.append("rank"))
+    monkeypatch.setitem(sys.modules, "trainers.sft.rank", rank)
+    monkeypatch.setattr(sft, "rank", rank, raising=False)
+    command_line.run(TrainConfig(model="m", data="d", output="o", steps=1, **changes))
+    assert order == started
 
 
 def test_a_plain_training_imports_no_extras(tmp_path):

@@ -246,6 +246,11 @@ ONE_POOL = (("PYTORCH_ALLOC_CONF", "expandable_segments:True"),)
 
 VARIANTS = {
     "ours": Variant("ours", lambda files, output: ours(files, output, "--no-reshard-after-forward")),
+    "ours_flash_attn_4": Variant(
+        "ours, flash-attn 4",
+        lambda files, output: ours(files, output, "--no-reshard-after-forward", "--attention", "flash_attn_4"),
+        on_cpu=False,
+    ),
     "ours_saving": Variant(
         f"ours, a state saved every {SAVE_EVERY} steps",
         lambda files, output: ours(
@@ -256,6 +261,13 @@ VARIANTS = {
     "ours_limited": Variant(
         f"ours within {TASK.memory_gb} GB",
         lambda files, output: ours(files, output, "--memory-limit-gb", str(TASK.memory_gb)),
+    ),
+    "ours_limited_flash_attn_4": Variant(
+        f"ours within {TASK.memory_gb} GB, flash-attn 4",
+        lambda files, output: ours(
+            files, output, "--memory-limit-gb", str(TASK.memory_gb), "--attention", "flash_attn_4"
+        ),
+        on_cpu=False,
     ),
     "mini_trainer": Variant(
         "mini_trainer, Liger", mini_trainer, losses="training_metrics_0.jsonl", launcher=True, on_cpu=False
