@@ -2,7 +2,7 @@
 
 import os
 import sys
-from importlib.util import find_spec
+from importlib import metadata
 
 import pytest
 import torch
@@ -20,10 +20,9 @@ def hardware_backends():
     """Device, dtype and backends of the hardware that this test was declared for."""
     if not GPU:
         return torch.device("cpu"), torch.float32, ["sdpa"]
-    # (not in the lock: on the host or not)
-    flash = ["flash_attn"] if find_spec("flash_attn_2_cuda") else []
-    flash_4 = ["flash_attn_4"] if find_spec("flash_attn") and find_spec("flash_attn.cute") else []
-    return torch.device("cuda"), torch.bfloat16, ["varlen", "sdpa", *flash, *flash_4]
+    backend_of = {"flash-attn": "flash_attn", "flash-attn-4": "flash_attn_4"}  # (not in the lock: on the host or not)
+    flash = [backend for package, backend in backend_of.items() if any(metadata.distributions(name=package))]
+    return torch.device("cuda"), torch.bfloat16, ["varlen", "sdpa", *flash]
 
 
 def reference(query, key, value, scale, window):

@@ -28,7 +28,10 @@ def distance(actual, exact):
 
 
 class TestCompiledBlocks(DistributedTest):
-    """Sharded, as in training: to FSDP's modules the compiler goes by rules of their own."""
+    """Sharded, as in training: to FSDP's modules the compiler goes by rules of their own.
+
+    Widths are multiples of 8: of others it weighs, for few and for many tokens, whether to pad them.
+    """
 
     world_size = 1
 
@@ -36,7 +39,7 @@ class TestCompiledBlocks(DistributedTest):
         """Of two blocks that keep their activations, and two that do not."""
         self.record_graphs(monkeypatch)
         dtypes = (self.dtype, self.dtype, torch.float32)
-        compiled, eager, exact = (self.model(dtype, num_hidden_layers=4) for dtype in dtypes)
+        compiled, eager, exact = (self.model(dtype, intermediate_size=64, num_hidden_layers=4) for dtype in dtypes)
         compile_blocks(compiled)
         for model, dtype in zip((compiled, eager, exact), dtypes, strict=True):
             shard_model(model, init_device_mesh(self.device.type, (1,)), compute_dtype=dtype)
@@ -59,15 +62,8 @@ class TestCompiledBlocks(DistributedTest):
     def test_a_small_minibatch_after_a_large_one(self, monkeypatch):
         """For a large one the compiler chooses kernels that it would not choose for a small one."""
         self.record_graphs(monkeypatch)
-        # (widths are multiples of 8, else the compiler weighs for each size whether to pad products)
-        model = self.model(
-            self.dtype,
-            hidden_size=1024,
-            intermediate_size=2048,
-            num_hidden_layers=1,
-            max_position_embeddings=8192,
-            initializer_range=0.02,
-        )
+        sizes = dict(hidden_size=1024, intermediate_size=2048, num_hidden_layers=1, max_position_embeddings=8192)
+        model = self.model(self.dtype, initializer_range=0.02, **sizes)
         compile_blocks(model)
         shard_model(model, init_device_mesh(self.device.type, (1,)), compute_dtype=self.dtype)
         for length in (5200 if self.device.type == "cuda" else 52, 40):
