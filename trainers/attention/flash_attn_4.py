@@ -96,7 +96,9 @@ def _backward(
     """Return the gradients of query, key and value."""
     sequences = _sequences(cu_seqlens, max_seqlen, scale, window)
     of_query, of_key, of_value = _kernels()._flash_attn_bwd(
-        query, key, value, attended, gradient, log_sum_exp, **sequences
+        *(query, key, value, attended, gradient, log_sum_exp),
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+        **sequences,
     )
     return of_query, of_key, of_value
 
@@ -118,12 +120,12 @@ def _(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    query, key, value, cu_seqlens, *ctx.sizes = inputs
+    query, key, value, cu_seqlens, *ctx.options = inputs
     ctx.save_for_backward(query, key, value, *output, cu_seqlens)
 
 
 def _differentiate(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    return *_backward(gradient, *ctx.saved_tensors, *ctx.sizes), None, None, None, None
+    return *_backward(gradient, *ctx.saved_tensors, *ctx.options), None, None, None, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)

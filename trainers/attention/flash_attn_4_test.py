@@ -26,8 +26,9 @@ class WrittenOut:
         scores = self.scores(q, k, **sequences)
         return torch.einsum("hqk,khd->qhd", scores.softmax(-1), v).contiguous(), scores.logsumexp(-1)
 
-    def _flash_attn_bwd(self, q, k, v, out, dout, lse, **sequences):
+    def _flash_attn_bwd(self, q, k, v, out, dout, lse, *, deterministic, **sequences):
         """Dao 2023, algorithm 2, in one block."""
+        assert deterministic == torch.are_deterministic_algorithms_enabled()
         keys, values = repeated(q, k, v)
         weights = (self.scores(q, keys, **sequences) - lse[..., None]).exp()
         of_weights = torch.einsum("qhd,khd->hqk", dout, values)

@@ -39,6 +39,8 @@ def packed_attention(
 ) -> Tensor:
     """Attend within each sequence, causally.
 
+    Where torch is told to use deterministic algorithms, gradients are summed in a fixed order.
+
     Args:
         query: ``[T, H, D]``.
         key: ``[T, K, D]``.
@@ -79,6 +81,7 @@ def packed_attention(
             softmax_scale=scale,
             causal=True,
             window_size=(-1 if window is None else window - 1, 0),
+            deterministic=torch.are_deterministic_algorithms_enabled(),
         )
         return attended
     if backend in ("flash_attn_4", "varlen") and dropout:

@@ -57,6 +57,27 @@ def test_attention_and_gradients(hardware_backends, window):
             assert_close(actual.cpu(), wanted.to(dtype), f"{backend} {name}")
 
 
+def test_deterministic_gradients(hardware_backends, monkeypatch):
+    """Of sequences of many blocks, which kernels otherwise add up in the order in which they end."""
+    device, dtype, backends = hardware_backends
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)
+    lengths = [3000, 1096] if GPU else [40, 24]
+    cu_seqlens = torch.tensor([0, lengths[0], sum(lengths)], dtype=torch.int32, device=device)
+    torch.manual_seed(0)
+    inputs = [torch.randn(sum(lengths), heads, 64, device=device, dtype=dtype).requires_grad_() for heads in (H, K, K)]
+    torch.use_deterministic_algorithms(True)
+    try:
+        for backend in backends:
+            first, *others = ([] for _ in range(5))
+            for gradients in (first, *others):
+                attended = packed_attention(*inputs, cu_seqlens, lengths[0], scale=0.125, backend=backend)
+                gradients += torch.autograd.grad(attended.square().sum(), inputs)
+            for name, expected, *actual in zip("qkv", first, *others, strict=True):
+                assert all(torch.equal(each, expected) for each in actual), f"{backend} {name}"
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_flash_attn_4_alone_is_not_flash_attn(tmp_path, monkeypatch):
     """Both are packages of the name flash_attn."""
     (tmp_path / "flash_attn" / "cute").mkdir(parents=True)

@@ -100,6 +100,9 @@ class TrainConfig(BaseModel):
     attention: Backend | Literal["auto"] = Field("auto", description="Backend of packed attention.")
     loss: Loss = Field("fused", description="fused, transformers or liger.")
     compile: bool | None = Field(None, description="torch.compile of each block. Default: on GPUs, unless quantized.")
+    deterministic: bool = Field(
+        False, description="The same bits in every run on GPUs, by slower kernels where it takes them."
+    )
     activation_checkpointing: NonNegativeInt | Literal["auto", "full"] = Field(
         "auto", description="Blocks whose activations are computed anew: a number, full, or auto: as memory needs."
     )

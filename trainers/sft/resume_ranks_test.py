@@ -1,5 +1,6 @@
 """A training that goes on from any of its steps ends bit by bit as one that was never interrupted."""
 
+import os
 import shutil
 
 import pytest
@@ -17,6 +18,8 @@ WAYS = {
     "osft": {"osft_unfreeze": 0.5},
     "endless order": {"steps": 6},
 }
+if os.environ["TRAINYARD_HARDWARE"] == "gpu":
+    WAYS["as on a GPU"] = {"compute_dtype": "bfloat16", "compile": True, "deterministic": True}
 
 
 def check_from_every_step(folder, worker, **changes):

@@ -1,5 +1,6 @@
 """Brings together what a training needs: model, tokenizer, data, optimizer."""
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +59,14 @@ class Training:
         return loss_of(self.framework, minibatch, self.worker.device)
 
 
+def _use_deterministic_algorithms() -> None:
+    """Let torch and cuBLAS take kernels that sum in a fixed order, for the rest of this process."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # (torch asks for it, and names it if it is missing)
+    torch.use_deterministic_algorithms(True)
+    # (it would also write NaN into all memory that is not written yet, to show who reads it)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+
+
 def set_up(config: TrainConfig, worker: Worker) -> Training:
     """Build everything; a collective.
 
@@ -65,6 +74,8 @@ def set_up(config: TrainConfig, worker: Worker) -> Training:
         ValueError: if model, tokenizer or data are not what they must be.
     """
     torch.manual_seed(config.seed)
+    if config.deterministic:
+        _use_deterministic_algorithms()
     tokenizer = load_tokenizer(config.tokenizer or config.model)
     base, model, framework = set_up_model(config, worker, tokenizer)
     train_data, validation_data = read_data(config, tokenizer.pad_token_id)

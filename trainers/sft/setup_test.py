@@ -1,6 +1,9 @@
 """A training is set up as it was asked for, or refused by name."""
 
+import os
+
 import pytest
+import torch
 from transformers import AutoTokenizer
 
 from testing.distributed.case import DistributedTest
@@ -36,6 +39,14 @@ class TestSetUp(DistributedTest):
         config = config_of(tmp_path, infinite=True, schedule="constant_with_warmup", warmup_steps=7)
         training = set_up(config, worker_of_test(self.device))
         assert training.total_steps is None and training.schedule.get_last_lr() == [0.0, 0.0]
+
+    def test_deterministic_kernels_are_asked_for(self, tmp_path, monkeypatch):
+        monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+        write_case(tmp_path)
+        for asked in (False, True):
+            set_up(config_of(tmp_path, deterministic=asked), worker_of_test(self.device))
+            assert torch.are_deterministic_algorithms_enabled() == asked
+            assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == asked
 
     def set_up(self, config):
         return set_up_model(config, worker_of_test(self.device), AutoTokenizer.from_pretrained(config.model))

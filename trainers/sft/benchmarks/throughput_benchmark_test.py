@@ -251,6 +251,10 @@ VARIANTS = {
         lambda files, output: ours(files, output, "--no-reshard-after-forward", "--attention", "flash_attn_4"),
         on_cpu=False,
     ),
+    "ours_deterministic": Variant(
+        "ours, deterministic",
+        lambda files, output: ours(files, output, "--no-reshard-after-forward", "--deterministic"),
+    ),
     "ours_saving": Variant(
         f"ours, a state saved every {SAVE_EVERY} steps",
         lambda files, output: ours(
