@@ -13,7 +13,7 @@ from trainers.attention import flash_attn_4
 from trainers.attention.flash_attn_4 import flash_attention_4
 from trainers.attention.packed import packed_attention
 
-H, K, D = 4, 2, 8
+H, K, D = 4, 2, 32
 CU_SEQLENS = torch.tensor([0, 5, 6, 14], dtype=torch.int32)
 
 
@@ -111,10 +111,8 @@ def test_one_graph_for_any_number_of_tokens(kernels):
 
 
 def test_what_it_cannot_do_is_refused(kernels, monkeypatch):
-    odd = torch.zeros(14, 2, 12)
-    with pytest.raises(
-        ValueError, match="heads of 8, 16, ... 256 dimensions, these have 12: choose 'varlen' or 'sdpa'"
-    ):
+    odd = torch.zeros(14, 2, 80)
+    with pytest.raises(ValueError, match="heads of 32, 64, ... 256 dimensions, these have 80: choose 'varlen'"):
         flash_attention_4(odd, odd, odd, CU_SEQLENS, 8, scale=1.0)
     monkeypatch.setitem(sys.modules, flash_attn_4._KERNELS, None)
     with pytest.raises(ValueError, match="the package flash-attn-4 cannot be imported .*; install it, or choose"):

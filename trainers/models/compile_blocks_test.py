@@ -102,8 +102,9 @@ class TestCompiledBlocks(DistributedTest):
         def recording(graph, example_inputs, options):
             arguments = itertools.takewhile(lambda node: node.op == "placeholder", graph.graph.nodes)
             values = [node.meta["example_value"] for node in arguments]
-            numbers = [value for value in values if not isinstance(value, torch.Tensor) or not value.ndim]
-            self.variables.append([str(number) for number in numbers])
+            numbers = [str(value) for value in values if not isinstance(value, torch.Tensor) or not value.ndim]
+            # (a width is given as a number too, but known to be constant by then)
+            self.variables.append([number for number in numbers if not number.isdigit()])
             return backend(graph, example_inputs, **({"config_patches": options} if kernels else {}))
 
         return lambda forward, **options: compile(forward, backend=recording, **options)
