@@ -13,7 +13,7 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from trainers.checkpoint.tensor_files import listing
+from trainers.checkpoint.listing import listing
 
 Small = dict[str, dict[str, Any]]
 """Of each parameter, what is not shaped like it, such as the step count."""

@@ -14,8 +14,8 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from trainers.checkpoint.listing import listing
 from trainers.checkpoint.module_state import all_tensors
-from trainers.checkpoint.tensor_files import listing
 from trainers.checkpoint.transformers_format import INDEX_FILE, SINGLE_FILE
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,10 +11,10 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
+from trainers.checkpoint.listing import listing
 from trainers.checkpoint.ranks import CheckpointError, Ranks
 
 _METADATA = ".metadata"
-_SHOWN = 5
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], folder: Path, ranks: Ranks) -> list[str]:
@@ -87,12 +87,6 @@ def check_tensors(
         problems.append(f"dtypes differ: {listing(retyped)}")
     if problems:
         raise ValueError(f"{place} is of another model: {'; '.join(problems)}. Build the model as it was saved")
-
-
-def listing(names: Iterable[str]) -> str:
-    """Return names for an error message: the first few, and how many more there are."""
-    names = list(names)
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _expect_single_process(ranks: Ranks) -> None:

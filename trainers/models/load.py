@@ -13,7 +13,14 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from trainers.checkpoint.listing import listing
 from trainers.models.model_folder import has_weights
+
+_MISFITS = {
+    "missing_keys": "they lack",
+    "unexpected_keys": "the model lacks",  # (without those that its architecture declares to be of no use)
+    "mismatched_keys": "shapes differ:",
+}
 
 
 def read_model(folder: Path, seed: int = 0) -> PreTrainedModel:
@@ -39,10 +46,13 @@ def read_model(folder: Path, seed: int = 0) -> PreTrainedModel:
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{folder}: the weights cannot be read: {error}; the folder is damaged") from error
     model, found = loaded
-    # (what transformers would draw at random, with a warning)
-    if wrong := {kind: sorted(map(str, found[kind])) for kind in ("missing_keys", "mismatched_keys") if found[kind]}:
+    # (transformers would draw what is missing or misshaped and drop the rest, and only warn)
+    if problems := [
+        f"{what} {listing(sorted(map(str, found[kind])))}" for kind, what in _MISFITS.items() if found[kind]
+    ]:
         raise ValueError(
-            f"{folder}: the weights do not fit config.json: {wrong}; the folder is damaged, or mixes two models"
+            f"{folder}: the weights do not fit config.json: {'; '.join(problems)}; give the config.json that they were "
+            "saved with, or copy the folder again: it is damaged, or mixes two models"
         )
     read: PreTrainedModel = model
     return read

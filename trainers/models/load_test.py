@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from testing.tiny_models.models import ARCHITECTURES, tiny_config, tiny_model
 from trainers.models.load import empty_model, materialise, read_model
@@ -72,11 +73,40 @@ def test_what_is_no_model_is_refused_by_name(tmp_path):
     tiny_model(num_hidden_layers=1).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
-    with pytest.raises(ValueError, match=r"weights do not fit config.json: .*layers.1.input_layernorm"):
+    with pytest.raises(ValueError, match=r"weights do not fit config.json: they lack .*layers.1.input_layernorm"):
         read_model(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config | {"intermediate_size": 8}))
-    with pytest.raises(ValueError, match=r"weights do not fit config.json: .*mismatched.*mlp.down_proj.weight"):
+    with pytest.raises(ValueError, match=r"weights do not fit config.json: shapes differ: .*mlp.down_proj.weight"):
         read_model(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="config.json cannot be read"):
         empty_model(tmp_path)
+
+
+def test_layers_that_the_configuration_has_not_are_refused(tmp_path):
+    """transformers drops them with a warning: what was trained would be another model than the one in the folder."""
+    model = tiny_model(num_hidden_layers=3)
+    model.config.num_hidden_layers = 2
+    model.save_pretrained(tmp_path)
+    layer = r"model\.layers\.2\."
+    match = (
+        rf"^{tmp_path}: the weights do not fit config.json: the model lacks {layer}.* and 4 more; give the config.json"
+    )
+    with pytest.raises(ValueError, match=match):
+        read_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "name", "values"),
+    [
+        ("llama_tied", "lm_head.weight", "model.embed_tokens.weight"),
+        ("llama", "model.layers.0.self_attn.rotary_emb.inv_freq", "model.norm.weight"),
+        ("gpt2", "transformer.h.0.attn.bias", "transformer.ln_f.bias"),  # (GPT2PreTrainedModel declares it)
+    ],
+)
+def test_what_older_folders_hold_beside_their_weights_is_no_harm(tmp_path, architecture, name, values):
+    model = tiny_model(architecture)
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(weights | {name: weights[values].clone()}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert torch.equal(read_model(tmp_path).lm_head.weight, model.lm_head.weight)
