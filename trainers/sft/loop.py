@@ -146,14 +146,14 @@ class _Loop:
             or (config.validate_every_epoch and new_epoch)
         ):
             self._validate()
+        if config.save_every_epoch and new_epoch:
+            self._save_model()  # (before the state: a training that goes on from there does not come by here again)
         if (
             passed(config.save_every_steps, before.step, progress.step)
             or passed(config.save_every_samples, before.samples, progress.samples)
             or (config.save_every_epoch and new_epoch)
         ):
             self._save_state()
-        if config.save_every_epoch and new_epoch:
-            self._save_model()
 
     def _validate(self) -> None:
         training, progress = self._training, self._progress
@@ -176,6 +176,7 @@ class _Loop:
         self._meter.restart()
 
     def _save_model(self) -> None:
+        self._flush()
         path = self.saver.save_model(self._progress)
         self.callbacks.on_save("model", self._progress.step, str(path))
         self._meter.restart()

@@ -40,11 +40,13 @@ class TestEvents(DistributedTest):
         """A record that came after its state would be lost if the process died between the two."""
         write_case(tmp_path)
         events = Events()
-        config = config_of(tmp_path, steps=3, save_every_steps=2, validation_fraction=0.2, validate_every_steps=3)
-        train(config, worker_of_test(self.device), [events])
+        changes = {"validation_fraction": 0.2, "validate_every_steps": 4, "save_every_steps": 3, "save_every_epoch": True}
+        train(config_of(tmp_path, steps=5, **changes), worker_of_test(self.device), [events])
         assert events.heard == [
-            *(("step", 1), ("step", 2), ("state", 2)),
-            *(("step", 3), ("validation", 3), ("state", 3), ("model", 3)),
+            *(("step", 1), ("step", 2), ("model", 2), ("state", 2)),  # (epochs end after two steps)
+            *(("step", 3), ("state", 3)),
+            *(("step", 4), ("validation", 4), ("model", 4), ("state", 4)),
+            *(("step", 5), ("state", 5), ("model", 5)),
         ]
 
     def test_an_exception_ends_it(self, tmp_path):

@@ -48,6 +48,15 @@ class TestOptions(DistributedTest):
         assert (again.resumed_at, again.saves, again.ended) == (2, [], "done")
         assert [path.name for path in (tmp_path / "output/models").glob("step-*")] == ["step-0000000002"]
 
+    def test_a_model_of_steps_that_are_taken_anew_is_not_its_own(self, tmp_path):
+        """As when the newest state is damaged."""
+        write_case(tmp_path)
+        worker, again = worker_of_test(self.device), Listener()
+        train(config_of(tmp_path, steps=2, save_every_steps=1), worker)
+        (tmp_path / "output/states/step-0000000002/shared.pt").unlink()
+        train(config_of(tmp_path, steps=2, learning_rate=5e-2), worker, [again])
+        assert (again.resumed_at, again.saves) == (1, [("state", 2), ("model", 2)])
+
     @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
     def test_options_of_the_optimizer(self, tmp_path, optimizer):
         write_case(tmp_path)

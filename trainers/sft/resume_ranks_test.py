@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from testing.distributed.case import DistributedTest
+from trainers.sft.callbacks import Callback
 from trainers.sft.loop import train
 from trainers.sft.sft_cases import Listener, config_of, weights_of, worker_of_test, write_case
 
@@ -20,6 +21,11 @@ WAYS = {
 }
 if os.environ["TRAINYARD_HARDWARE"] == "gpu":
     WAYS["as on a GPU"] = {"compute_dtype": "bfloat16", "compile": True, "deterministic": True}
+
+
+class DiesAtFirstSave(Callback):
+    def on_save(self, kind, step, path):
+        raise RuntimeError("dead")
 
 
 def check_from_every_step(folder, worker, **changes):
@@ -50,6 +56,20 @@ class TestResume(DistributedTest):
     @pytest.mark.parametrize("way", WAYS)
     def test_at_every_step(self, tmp_path, way):
         check_from_every_step(tmp_path, worker_of_test(self.device), **WAYS[way])
+
+    def test_died_between_the_saves_of_an_epoch(self, tmp_path):
+        """A model that is not there when the state after it is will never be."""
+        if self.rank == 0:
+            write_case(tmp_path)
+        dist.barrier()
+        worker, config = worker_of_test(self.device), config_of(tmp_path, save_every_epoch=True)
+        whole = config.model_copy(update={"output": tmp_path / "whole"})
+        with pytest.raises(RuntimeError, match="dead"):
+            train(config, worker, [DiesAtFirstSave()])
+        train(config, worker)
+        train(whole, worker)
+        models = [weights_of(folder) for folder in sorted((config.output / "models").glob("step-*"))]
+        assert models == [weights_of(whole.output / f"models/step-{step:010d}") for step in (3, 6)]
 
 
 class TestOrderOfSums(DistributedTest):

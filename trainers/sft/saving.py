@@ -82,7 +82,8 @@ class Saver:
             setattr(progress, name, value)
         self.state_step = newest.step
         models, _ = self._models.scan()
-        self.model_step = models[-1].step if models else None
+        # (those of later steps are from before the way back)
+        self.model_step = newest.step if any(model.step == newest.step for model in models) else None
         return newest.path
 
     def begin_anew(self) -> None:
