@@ -6,12 +6,15 @@ import os
 from pathlib import Path
 
 from trainers.checkpoint.ranks import Ranks
+from trainers.data.json_line import parse_line
+from trainers.data.jsonl_blocks import OnBadLine
 from trainers.data.preparation import prepare
 from trainers.sft.config import TrainConfig
 
 PREPARED = "data"
 """Folder in the output folder."""
 
+_NO_LINES = (".arrow", ".npy")
 _TOKENIZER_FILES = (".json", ".jinja", ".model", ".txt")
 
 
@@ -25,7 +28,7 @@ def tokenised(config: TrainConfig, ranks: Ranks) -> TrainConfig:
         lambda: {
             name: _prepared(config, path, config.output / PREPARED / f"{name}.jsonl")
             for name in ("data", "validation_data")
-            if (path := getattr(config, name)) and _has_messages(path)
+            if (path := getattr(config, name)) and _are_conversations(path, config.on_bad_line)
         }
     )
     return config.model_copy(update=made)
@@ -66,14 +69,27 @@ def _facts(path: Path) -> list[str | int]:
     return [str(path), facts.st_size, facts.st_mtime_ns]
 
 
-def _has_messages(path: Path) -> bool:
-    """Whether the first line that is not blank is a conversation."""
+def _are_conversations(path: Path, on_bad_line: OnBadLine) -> bool:
+    """Whether a file is one of conversations, by the first line that is either kind, or bad and not to be skipped."""
+    if path.suffix in _NO_LINES:
+        return False
     with path.open("rb") as file:
-        for line in file:
-            if line.strip():
-                try:
-                    first = json.loads(line)
-                except ValueError:
-                    return False  # (whoever reads it as samples says where it is wrong)
-                return isinstance(first, dict) and "messages" in first
-    return False
+        for number, line in enumerate(file, start=1):
+            if line.isspace():
+                continue
+            try:
+                return _is_conversation(line)
+            except ValueError as error:
+                if on_bad_line == "error":
+                    raise ValueError(
+                        f'{path}:{number}: {error}; a line is a conversation, {{"messages": [...]}}, or a sample, '
+                        '{"input_ids": [...], "labels": [...]} (on_bad_line=\'skip\' leaves other lines out)'
+                    ) from error
+    return False  # (whoever reads it as samples says that it has none)
+
+
+def _is_conversation(line: bytes) -> bool:
+    found = parse_line(line)
+    if isinstance(found, dict) and found.keys() & {"messages", "input_ids"}:
+        return "messages" in found
+    raise ValueError(f"neither 'messages' nor 'input_ids' in {line.strip()[:60].decode(errors='replace')!r}")

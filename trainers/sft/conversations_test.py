@@ -83,6 +83,24 @@ def test_what_is_tokenised_already_stays_where_it_is(tmp_path):
     assert not (tmp_path / "output").exists()
 
 
+TORN = '{"messages": [{"role": "user", "conte\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [(TORN, "not JSON: .*"), ('{"chat": []}\n', "neither 'messages' nor 'input_ids' in '.\"chat.*'")],
+)
+def test_a_first_line_of_neither_kind(tmp_path, line, reason):
+    write(tmp_path, 40)
+    path = tmp_path / "chat.jsonl"
+    path.write_text("\n" + line + path.read_text())
+    kinds = r'a conversation, {"messages": \[...\]}, or a sample, {"input_ids": \[...\], "labels": \[...\]} '
+    with pytest.raises(CheckpointError, match=rf"{path}:2: {reason}; a line is {kinds}\(on_bad_line='skip'"):
+        tokenised(config_of(tmp_path), Ranks())
+    skipping = config_of(tmp_path).model_copy(update={"on_bad_line": "skip"})
+    assert len(JsonlDataset(tokenised(skipping, Ranks()).data)) > 30
+
+
 class TestRanks(DistributedTest):
     world_size = 2
 

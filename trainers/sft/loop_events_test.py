@@ -40,7 +40,12 @@ class TestEvents(DistributedTest):
         """A record that came after its state would be lost if the process died between the two."""
         write_case(tmp_path)
         events = Events()
-        changes = {"validation_fraction": 0.2, "validate_every_steps": 4, "save_every_steps": 3, "save_every_epoch": True}
+        changes = {
+            "validation_fraction": 0.2,
+            "validate_every_steps": 4,
+            "save_every_steps": 3,
+            "save_every_epoch": True,
+        }
         train(config_of(tmp_path, steps=5, **changes), worker_of_test(self.device), [events])
         assert events.heard == [
             *(("step", 1), ("step", 2), ("model", 2), ("state", 2)),  # (epochs end after two steps)
