@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from trainers.data.callers_folder import from_callers_folder
 from trainers.data.command_errors import report_error
+from trainers.data.literal_console import literal_console
 from trainers.data.packing import STRATEGIES, Strategy
 from trainers.data.packing_stats import PackingStats, measure
 from trainers.data.token_lengths import token_lengths
@@ -39,7 +40,7 @@ def pack_stats(
     """Show what each packing strategy does to a data set, one epoch of it, batch by batch."""
     from trainers.data.sampler import EpochSampler  # (torch takes seconds, and other commands do not need it)
 
-    notes = Console(stderr=True)
+    notes = literal_console()
     try:
         jsonl, tokenizer = from_callers_folder(jsonl), from_callers_folder(tokenizer)
         lengths = _read(jsonl, tokenizer, notes)
@@ -48,8 +49,9 @@ def pack_stats(
         stats = [
             measure(batches, max_tokens_per_rank, num_ranks, cast(Strategy, each)) for each in strategy or STRATEGIES
         ]
-        # Not a terminal: the width of nobody's window, so that logs hold the table in one piece.
-        out = Console() if Console().is_terminal else Console(width=120)
+        out = literal_console(stderr=False)
+        if not out.is_terminal:
+            out.width = 120  # (of nobody's window, so that logs hold the table in one piece)
         out.print(_table(stats, len(batches), f"{jsonl.name}: {num_ranks} ranks, {max_tokens_per_rank} tokens each"))
         if output is not None:
             from trainers.data.packing_picture import draw  # (drawing is slow to import)
@@ -57,7 +59,7 @@ def pack_stats(
             picture = from_callers_folder(output)
             title = f"{jsonl.name}: a batch of {len(batches[0])} samples on {num_ranks} ranks"
             draw(picture, lengths, batches[0], stats, max_tokens_per_rank, num_ranks, title)
-            notes.print(f"picture: {picture}", soft_wrap=True, highlight=False)
+            notes.print(f"picture: {picture}", soft_wrap=True)
     except (ValueError, OSError) as error:
         raise typer.Exit(report_error(error)) from error
 

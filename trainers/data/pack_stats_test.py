@@ -22,7 +22,7 @@ def rows(stdout: str) -> dict[str, list[str]]:
 
 
 def test_shipped_conversations_by_default(callers_folder):
-    result = run("--output", "picture.png")
+    result = run("--output", "[picture].png")
     assert result.exit_code == 0, result.output
     table = rows(result.stdout)
     assert list(table) == ["best_fit", "lpt", "greedy", "padded"]
@@ -30,16 +30,16 @@ def test_shipped_conversations_by_default(callers_folder):
     assert steps["best_fit"] < min(steps["lpt"], steps["greedy"], steps["padded"])
     assert f"no packing has fewer than {steps['best_fit']} steps" in result.stdout
     assert table["best_fit"][1] == "+0.0%"
-    assert (callers_folder / "picture.png").read_bytes().startswith(b"\x89PNG")
-    assert "picture.png" in result.stderr
+    assert (callers_folder / "[picture].png").read_bytes().startswith(b"\x89PNG")
+    assert f"picture: {callers_folder}/[picture].png" in result.stderr
 
 
 def test_exact_table_of_a_given_file_relative_to_the_caller(callers_folder):
-    (callers_folder / "ids.jsonl").write_text(IDS)
-    result = run("ids.jsonl", "--max-tokens-per-rank", 4, "--num-ranks", 1, "--strategy", "lpt")
+    (callers_folder / "[ids].jsonl").write_text(IDS)
+    result = run("[ids].jsonl", "--max-tokens-per-rank", 4, "--num-ranks", 1, "--strategy", "lpt")
     assert result.exit_code == 0, result.output
     assert rows(result.stdout)["lpt"][:-1] == ["2", "+0.0%", "62.5%", "50.0%", "0.0%", "0.0%", "0"]
-    assert "ids.jsonl: 1 ranks, 4 tokens each" in result.stdout
+    assert "[ids].jsonl: 1 ranks, 4 tokens each" in result.stdout
 
 
 def test_samples_above_the_limit_are_counted(callers_folder):

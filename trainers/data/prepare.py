@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, cast
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
@@ -15,6 +14,7 @@ from rich.table import Table
 from trainers.data.callers_folder import from_callers_folder
 from trainers.data.command_errors import report_error
 from trainers.data.jsonl_blocks import OnBadLine
+from trainers.data.literal_console import literal_console
 
 app = typer.Typer(add_completion=False)
 
@@ -39,7 +39,7 @@ def main(
     """Tokenise conversations: from messages to input_ids and labels, a JSON object a line or an Arrow file."""
     from trainers.data.preparation import prepare  # (transformers takes seconds, and other commands do not need it)
 
-    notes = Console(stderr=True)
+    notes = literal_console()
     logging.basicConfig(format="%(message)s", handlers=[RichHandler(console=notes, show_time=False, show_path=False)])
     messages, output = from_callers_folder(messages), from_callers_folder(output)
     given = from_callers_folder(Path(tokenizer))

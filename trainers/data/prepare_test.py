@@ -21,15 +21,16 @@ def callers_folder(tmp_path, monkeypatch):
 
 
 def run(*arguments: str):
-    given = ["messages.jsonl", "--tokenizer", EXAMPLE / "tokenizer.json", "--output", "tokens.jsonl", "--processes", 1]
+    given = ["messages.jsonl", "--tokenizer", EXAMPLE / "tokenizer.json", "--output", "[a].jsonl", "--processes", 1]
     return CliRunner().invoke(app, [str(argument) for argument in (*given, *arguments)])
 
 
 def test_files_are_relative_to_the_caller_and_the_summary_is_shown(callers_folder):
     result = run("--chat-template", "template.jinja", "--min-len", 5, "--on-bad-line", "skip")
     assert result.exit_code == 0, result.output
-    (line,) = (callers_folder / "tokens.jsonl").read_text().splitlines()
+    (line,) = (callers_folder / "[a].jsonl").read_text().splitlines()
     assert json.loads(line)["num_loss_counted_tokens"] > 0
+    assert "[a].jsonl" in result.stderr
     cells = [
         [cell.strip() for cell in line.strip("│").split("│")] for line in result.stderr.splitlines() if "│" in line
     ]
@@ -51,4 +52,4 @@ def test_an_error_is_one_line_without_a_traceback(callers_folder, arguments, mes
     (line,) = [line for line in result.stderr.splitlines() if "error: " in line]
     assert message in line
     assert "Traceback" not in result.output
-    assert not (callers_folder / "tokens.jsonl").exists()
+    assert not (callers_folder / "[a].jsonl").exists()

@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from rich.markup import escape
 
 from trainers.data.callers_folder import from_callers_folder
 from trainers.data.command_errors import report_error
@@ -90,7 +91,7 @@ def _absolute(config: TrainConfig) -> TrainConfig:
 
 def _option(field: FieldInfo) -> tuple[Any, Any]:
     """Type and parameter of the option of a field: a flag, a choice, or text that pydantic reads."""
-    default = "" if field.default in (PydanticUndefined, None) else f" [{field.default}]"
+    default = "" if field.default in (PydanticUndefined, None) else escape(f" [{field.default}]")
     parameter = typer.Option(help=(field.description or "") + default, show_default=False)
     kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)] or [field.annotation]
     if bool in kinds:

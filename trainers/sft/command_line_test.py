@@ -146,6 +146,22 @@ def test_a_refused_training_leaves_the_configuration_of_the_one_that_is_there(tm
     assert (tmp_path / "output" / CONFIG).read_text() == stored
 
 
+def test_what_is_printed_is_no_markup(tmp_path, capfd):
+    """Paths with brackets and colons in them, on lines of any length, and defaults in the help."""
+    write_case(tmp_path)
+    output = tmp_path / "[bold]" / "[a]:smile:" / "run"
+    config = config_of(tmp_path, output=output, steps=1)
+    assert statuses(start_ranks(config, 1)) == statuses(start_ranks(config, 1)) == [0]
+    told = capfd.readouterr().err.splitlines()
+    state, model = (f"{output}/{kind}/step-0000000001" for kind in ("states", "models"))
+    for line in (
+        *(f"output: {output}", f"step 1: state {state}", f"step 1: model {model}"),
+        f"resumed at step 1 from {state}",
+    ):
+        assert line in told
+    assert "[adamw]" in CliRunner().invoke(command_line.app, ["train", "--help"]).output
+
+
 def test_a_folder_that_cannot_be_written(tmp_path, capfd):
     write_case(tmp_path)
     (tmp_path / "output").write_text("a file")

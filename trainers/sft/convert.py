@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from trainers.data.callers_folder import from_callers_folder
 from trainers.data.command_errors import report_error
+from trainers.data.literal_console import literal_console
 from trainers.sft.config import CONFIG, read_config
 
 
@@ -22,7 +22,7 @@ def convert(
     from trainers.checkpoint.ranks import CheckpointError
     from trainers.sft.conversion import convert_state, intact_state
 
-    notes = Console(stderr=True)
+    notes = literal_console()
     output, folder = from_callers_folder(output), from_callers_folder(folder)
     try:
         config = read_config(output / CONFIG, {"save_dtype": save_dtype} if save_dtype else {})
@@ -30,4 +30,4 @@ def convert(
         convert_state(checkpoint, config, folder)
     except (ValueError, OSError, CheckpointError) as error:
         raise typer.Exit(report_error(error)) from error
-    notes.print(f"step {checkpoint.step}: model {folder}", highlight=False, soft_wrap=True)
+    notes.print(f"step {checkpoint.step}: model {folder}", soft_wrap=True)

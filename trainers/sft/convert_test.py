@@ -52,18 +52,18 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("way", WAYS)
 def test_the_newest_state_becomes_the_model_of_the_training(runs, tmp_path, way, monkeypatch):
     monkeypatch.setenv("BUILD_WORKING_DIRECTORY", str(tmp_path))
-    result = convert(runs / way, "model")
+    result = convert(runs / way, "[model]")
     assert result.exit_code == 0, result.output
-    assert "step 4: model" in result.stderr
+    assert f"step 4: model {tmp_path}/[model]" in result.stderr
     written = weights(runs / way / "models/step-0000000004")
-    converted = weights(tmp_path / "model")
+    converted = weights(tmp_path / "[model]")
     for name, tensor in converted.items():
         assert_close(tensor, written[name], name)
     # (the ends of a tied weight are stored once or twice)
     assert written.keys() - converted.keys() <= {"lm_head.weight"} and converted.keys() <= written.keys()
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "[model]")
     assert model.dtype == torch.float32
-    assert AutoTokenizer.from_pretrained(tmp_path / "model").eos_token_id == model.config.eos_token_id == 2
+    assert AutoTokenizer.from_pretrained(tmp_path / "[model]").eos_token_id == model.config.eos_token_id == 2
 
 
 def test_a_state_by_its_step_in_another_dtype(runs, tmp_path):

@@ -17,7 +17,11 @@ LOSS_CURVE = "loss.png"
 
 
 class ProgressBar(Callback):
-    """Shows steps, loss and speed; lines instead of a bar where the output is no terminal."""
+    """Shows steps, loss and speed; lines instead of a bar where the output is no terminal.
+
+    Args:
+        console: one that takes nothing for markup, as `trainers.data.literal_console` has it.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -39,7 +43,7 @@ class ProgressBar(Callback):
 
     def on_resume(self, step: int, path: str) -> None:
         """Say from where."""
-        self._console.print(f"resumed at step {step} from {path}", highlight=False, soft_wrap=True)
+        self._console.print(f"resumed at step {step} from {path}", soft_wrap=True)
 
     def on_step(self, record: Record) -> None:
         """Move on."""
@@ -50,15 +54,15 @@ class ProgressBar(Callback):
         every = max(1, (self._total or 1000) // 20)
         if not self._console.is_terminal and (record["step"] % every == 0 or record["step"] == 1):
             of = f"/{self._total}" if self._total else ""
-            self._console.print(f"step {record['step']}{of}  {told}", highlight=False)
+            self._console.print(f"step {record['step']}{of}  {told}")
 
     def on_validation(self, record: Record) -> None:
         """Say what came of it."""
-        self._console.print(f"step {record['step']}: validation loss {record['loss']:.4f}", highlight=False)
+        self._console.print(f"step {record['step']}: validation loss {record['loss']:.4f}")
 
     def on_save(self, kind: str, step: int, path: str) -> None:
         """Say where."""
-        self._console.print(f"step {step}: {kind} {path}", highlight=False, soft_wrap=True)
+        self._console.print(f"step {step}: {kind} {path}", soft_wrap=True)
 
     def on_exception(self, error: BaseException) -> None:
         """Give the terminal back."""
@@ -71,8 +75,7 @@ class ProgressBar(Callback):
             self._bar.stop()
         self._console.print(
             f"{reason}: {progress.step} steps, {progress.samples:,} samples, {progress.tokens:,} tokens "
-            f"in {progress.seconds:.0f} s",
-            highlight=False,
+            f"in {progress.seconds:.0f} s"
         )
 
 

@@ -12,6 +12,7 @@ from transformers.utils.logging import disable_progress_bar
 from trainers.checkpoint.ranks import CheckpointError, Ranks
 from trainers.data.atomic_write import atomic_write
 from trainers.data.command_errors import report_error
+from trainers.data.literal_console import literal_console
 from trainers.sft.callbacks import Callback
 from trainers.sft.config import CONFIG, TrainConfig
 from trainers.sft.conversations import tokenised
@@ -25,7 +26,7 @@ from trainers.sft.worker import joined
 
 def run(config: TrainConfig) -> int:
     """Train on this rank; return the exit status."""
-    console = Console(stderr=True)
+    console = literal_console()
     rank = int(os.environ["RANK"])
     logging.basicConfig(
         level=logging.INFO if rank == 0 else logging.ERROR,
@@ -65,7 +66,7 @@ def _callbacks(config: TrainConfig, console: Console) -> list[Callback]:
     folder = config.output
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    console.print(text, highlight=False, style="dim")
+    console.print(text, style="dim", soft_wrap=True)
     return [
         ProgressBar(console),
         _StoredConfig(folder, text),
