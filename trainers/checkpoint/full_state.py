@@ -86,7 +86,7 @@ class FullStateSaver:
         scheduler: Scheduler | None = None,
         progress: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
-    ) -> None:
+    ) -> Path:
         """Begin to save; when this returns, training may go on and change everything.
 
         Args:
@@ -96,6 +96,9 @@ class FullStateSaver:
             scheduler: of the optimizer.
             progress: counters, the sampler's position and the like: plain values and tensors, the same on every rank.
             metadata: for the manifest, see `CheckpointStore.save`.
+
+        Returns:
+            The folder in which the checkpoint will be once it is complete.
 
         Raises:
             CheckpointError: the save before this one failed; this one is not begun.
@@ -113,8 +116,10 @@ class FullStateSaver:
             state |= {_OPTIMIZER + name: tensor for name, tensor in optimizer_tensors(optimizer, names).items()}
         if self._reserving:
             self._reserving.result()
+        place = self.store.place_of_next(step)
         staged = self._staging.copy({"state": state, "shared": shared, "rng": rng_state()})
         self._pending = self._thread.submit(self._write, step, staged, metadata)
+        return place
 
     def wait(self) -> Checkpoint | None:
         """Wait for the save that is under way and return its checkpoint; None if there is none.

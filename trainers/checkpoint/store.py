@@ -121,6 +121,10 @@ class CheckpointStore:
             self.ranks.first(lambda: self._retire(checkpoint))
         return checkpoint
 
+    def place_of_next(self, step: int) -> Path:
+        """Return the folder that the next checkpoint of a step will be in."""
+        return self.ranks.first(lambda: self._free_place(step))
+
     def scan(self) -> tuple[list[Checkpoint], list[PassedOver]]:
         """Return the checkpoints, oldest first, and everything else that is there.
 
@@ -197,11 +201,14 @@ class CheckpointStore:
                 passed_over.append(PassedOver(path, str(error)))
         return sorted(checkpoints, key=lambda each: (each.step, each.attempt)), passed_over
 
-    def _publish(self, folder: Path, step: int) -> Checkpoint:
+    def _free_place(self, step: int) -> Path:
         # (past the last one: a former attempt that is deleted would leave its number to a newer one)
-        names = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
+        names = (_NAME.fullmatch(path.name) for path in self.folder.glob("step-*"))
         attempt = 1 + max((int(name[2] or 1) for name in names if name and int(name[1]) == step), default=0)
-        path = self.folder / _name(step, attempt)
+        return self.folder / _name(step, attempt)
+
+    def _publish(self, folder: Path, step: int) -> Checkpoint:
+        path = self._free_place(step)
         os.rename(folder, path)
         sync(self.folder)
         return _read(path)

@@ -30,18 +30,17 @@ def intact_state(output: Path, step: int | None) -> Checkpoint:
     """
     store = CheckpointStore(output / STATES)
     checkpoints, _ = store.scan()
-    steps = [checkpoint.step for checkpoint in checkpoints]
+    by_step = {checkpoint.step: checkpoint for checkpoint in checkpoints}  # (of one that was saved again, the newest)
+    steps = ", ".join(map(str, by_step)) or "none"
     if step is None:
         if newest := store.latest():
             return newest
         raise ValueError(f"{store.folder} has no intact state: give the output folder of a training")
-    if step not in steps:
-        raise ValueError(
-            f"{store.folder} has no state of step {step}: there are {', '.join(map(str, steps)) or 'none'}"
-        )
-    checkpoint = checkpoints[steps.index(step)]
+    if step not in by_step:
+        raise ValueError(f"{store.folder} has no state of step {step}: there are {steps}")
+    checkpoint = by_step[step]
     if damage := store.damage(checkpoint):
-        raise ValueError(f"{checkpoint.path} is damaged: {damage}; choose another step of {', '.join(map(str, steps))}")
+        raise ValueError(f"{checkpoint.path} is damaged: {damage}; choose another step of {steps}")
     return checkpoint
 
 

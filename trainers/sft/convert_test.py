@@ -13,6 +13,7 @@ from testing.distributed.launch import launch_procs
 from testing.tolerances.tolerances import assert_close
 from trainers.sft.command_line import app
 from trainers.sft.config import CONFIG
+from trainers.sft.conversion import intact_state
 from trainers.sft.loop import train
 from trainers.sft.sft_cases import config_of, worker_of_test, write_case
 
@@ -64,6 +65,15 @@ def test_the_newest_state_becomes_the_model_of_the_training(runs, tmp_path, way,
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "[model]")
     assert model.dtype == torch.float32
     assert AutoTokenizer.from_pretrained(tmp_path / "[model]").eos_token_id == model.config.eos_token_id == 2
+
+
+def test_a_step_that_was_saved_again(runs, tmp_path):
+    """The process died before it could delete the first of them."""
+    for name in ("step-0000000002", "step-0000000002.2"):
+        shutil.copytree(runs / "full/states/step-0000000002", tmp_path / "states" / name)
+    assert intact_state(tmp_path, 2).path == tmp_path / "states/step-0000000002.2"
+    with pytest.raises(ValueError, match="has no state of step 3: there are 2$"):
+        intact_state(tmp_path, 3)
 
 
 def test_a_state_by_its_step_in_another_dtype(runs, tmp_path):

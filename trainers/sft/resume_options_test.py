@@ -56,6 +56,8 @@ class TestOptions(DistributedTest):
         (tmp_path / "output/states/step-0000000002/shared.pt").unlink()
         train(config_of(tmp_path, steps=2, learning_rate=5e-2), worker, [again])
         assert (again.resumed_at, again.saves) == (1, [("state", 2), ("model", 2)])
+        assert again.places == [tmp_path / f"output/{kind}/step-0000000002.2" for kind in ("states", "models")]
+        assert all(place.exists() for place in again.places)
 
     @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
     def test_options_of_the_optimizer(self, tmp_path, optimizer):

@@ -93,7 +93,7 @@ class Saver:
     def save_state(self, progress: Progress) -> Path:
         """Begin to save a full state; it is written while training goes on."""
         training = self._training
-        self._saver.save(
+        place = self._saver.save(
             progress.step,
             *training.framework.state(),
             training.schedule,
@@ -101,7 +101,7 @@ class Saver:
             {"samples": progress.samples, "epoch": progress.epoch, "options": _decided(training.config)},
         )
         self.state_step = progress.step
-        return self._states.folder / f"step-{progress.step:010d}"
+        return place
 
     def save_model(self, progress: Progress) -> Path:
         """Save the model as transformers loads it."""

@@ -86,6 +86,7 @@ class Listener(Callback):
         self.steps: list[Record] = []
         self.validations: list[Record] = []
         self.saves: list[tuple[str, int]] = []
+        self.places: list[Path] = []
         self.resumed_at: int | None = None
         self.ended: str | None = None
 
@@ -102,8 +103,9 @@ class Listener(Callback):
         self.validations.append(record)
 
     def on_save(self, kind: str, step: int, path: str) -> None:
-        """Note what and when."""
+        """Note what, when and where."""
         self.saves.append((kind, step))
+        self.places.append(Path(path))
 
     def on_train_end(self, progress: object, reason: str) -> None:
         """Note why."""
