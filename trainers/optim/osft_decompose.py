@@ -1,6 +1,7 @@
 """Singular value decompositions of a model's weights, shared out over the ranks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from trainers.checkpoint.ranks import Ranks
 from trainers.optim.osft_linear import Factors, OsftLinear
 
 
@@ -66,21 +68,29 @@ def load_dense_weights(
         device: where to decompose; default where the factors are.
 
     Raises:
-        ValueError: a weight is missing, has another shape or is not finite; the latter on every rank.
+        ValueError: a weight is missing, or has entries that are not finite; on every rank.
+        CheckpointError: a rank cannot read a weight, or it has another shape; on every rank.
     """
     for name, layer in layers.items():
         if name not in weights:
             raise ValueError(f"no dense weight is given for {name}: is it in the checkpoint?")
         if layer.U_high.is_meta:
             raise ValueError(f"the factors of {name} are on meta: call to_empty(device=...) before weights are loaded")
-    rank, num_ranks = (dist.get_rank(group), dist.get_world_size(group)) if dist.is_initialized() else (0, 1)
+    ranks = Ranks(group)
     costs = {name: svd_cost((layer.out_features, layer.in_features)) for name, layer in layers.items()}
-    for names in rounds(costs, num_ranks):
-        own = _decompose(names[rank], layers[names[rank]], weights, device) if rank < len(names) else None
+
+    def decompose_own(names: Sequence[str]) -> Factors | None:
+        if ranks.rank >= len(names):
+            return None
+        name = names[ranks.rank]
+        return _decompose(name, layers[name], weights, device)
+
+    for names in rounds(costs, ranks.world_size):
+        own = ranks.each(partial(decompose_own, names))
         for owner, name in enumerate(names):
             layer = layers[name]
-            factors = own if own is not None and owner == rank else _empty(_stand_in(layer, device))
-            if num_ranks > 1:
+            factors = own if own is not None and owner == ranks.rank else _empty(_stand_in(layer, device))
+            if ranks.world_size > 1:
                 for factor in factors:
                     dist.broadcast(factor, group=group, group_src=owner)
             if not factors.s.isfinite().all():

@@ -1,5 +1,6 @@
 """OSFT under FSDP2: the same as on one rank, however the factors come to lie on the ranks."""
 
+import pytest
 import torch
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
@@ -11,6 +12,7 @@ from testing.tiny_models.models import tiny_model
 from testing.tiny_models.shards import shard, whole, whole_state
 from testing.tiny_models.training import token_ids, train
 from testing.tolerances.tolerances import assert_close
+from trainers.checkpoint.ranks import CheckpointError
 from trainers.optim.gradient_step import GradientStep
 from trainers.optim.optimizer import build_optimizer
 from trainers.optim.osft import apply_osft, dense_tensors, insert_osft_layers
@@ -74,6 +76,16 @@ class TestSettingUp(DistributedTest):
         for name, layer in layers.items():
             for factor, value in layer.named_parameters():
                 assert torch.equal(whole(value), expected[f"{name}.{factor}"]), (name, factor)
+
+    def test_a_weight_of_another_shape_is_an_error_on_every_rank(self):
+        """One of them decomposes it, and the others would wait for the result."""
+        model = tiny_model().to(self.device)
+        dense = {name: layer.weight.detach() for name, layer in find_projections(model).items()}
+        wrong = "model.layers.1.mlp.up_proj"
+        dense[wrong] = dense[wrong].mT
+        match = rf"^rank \d: ValueError: the dense weight of {wrong} is \(32, 42\), the layer needs \(42, 32\)$"
+        with pytest.raises(CheckpointError, match=match):
+            load_dense_weights(insert_osft_layers(model, 0.5), dense)
 
     def test_resumed_from_a_checkpoint(self):
         model, options = shard(osft_llama(self.device)), StateDictOptions(full_state_dict=True)
