@@ -14,7 +14,9 @@ from trainers.models.sharding import local_bytes
 _SLACK = 0.04
 
 
-def blocks_to_checkpoint(model: nn.Module, run: Callable[[], Tensor], limit_bytes: float) -> int:
+def blocks_to_checkpoint(
+    model: nn.Module, run: Callable[[], Tensor], limit_bytes: float, *, in_buckets: bool = False
+) -> int:
     """Measure what a block keeps for the backward pass, and count the blocks for which there is no room.
 
     Call it before the first step. One forward pass is run; nothing changes.
@@ -23,6 +25,7 @@ def blocks_to_checkpoint(model: nn.Module, run: Callable[[], Tensor], limit_byte
         model: sharded or whole, on a GPU, without optimizer state yet.
         run: computes the loss of a minibatch as large as they come.
         limit_bytes: memory that may be used.
+        in_buckets: gradients will be views of DDP's buckets (``gradient_as_bucket_view``), which are there already.
 
     Returns:
         0 to all blocks: the first so many are to be given to `checkpoint_blocks`.
@@ -36,7 +39,8 @@ def blocks_to_checkpoint(model: nn.Module, run: Callable[[], Tensor], limit_byte
     )
     # Gradient and two moments of each trained parameter, what is outside of the blocks, what each of them keeps in any
     # case, and a block that is computed anew with its gradients: twice what it keeps.
-    rest = measured.base + 3 * trained + measured.outside + blocks * measured.recomputed + 2 * measured.kept
+    state = (2 if in_buckets else 3) * trained
+    rest = measured.base + state + measured.outside + blocks * measured.recomputed + 2 * measured.kept
     room = int((limit_bytes * (1 - _SLACK) - rest) // (measured.kept - measured.recomputed))
     return min(max(blocks - room, 0), blocks)
 

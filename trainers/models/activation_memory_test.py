@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
@@ -70,22 +71,27 @@ def allocator() -> Iterator[None]:
         yield
 
 
-def model_and_loss(architecture="llama", **changes):
+def model_and_loss(architecture="llama", tokens=TOKENS, **changes):
     sizes = {"hidden_size": HIDDEN, "intermediate_size": 2 * HIDDEN, "num_hidden_layers": BLOCKS, **changes}
     model = tiny_model(architecture, attn_implementation="sdpa", **sizes).to(DEVICE)
-    ids = torch.arange(TOKENS, device=DEVICE)[None] % VOCABULARY
-    return model, lambda: model(input_ids=ids, labels=ids, use_cache=False).loss
+    ids = torch.arange(tokens, device=DEVICE)[None] % VOCABULARY
+    return model, lambda module=model: module(input_ids=ids, labels=ids, use_cache=False).loss
 
 
-def peak_of_training(count):
+def replicated(model):
+    return DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+
+def peak_of_training(count, wrap=lambda model: model, **sizes):
     """Return the most memory that a step takes of which the first ``count`` blocks are computed anew."""
     gc.collect()
-    model, loss_of = model_and_loss()
+    model, loss_of = model_and_loss(**sizes)
     checkpoint_blocks(model, count)
+    module = wrap(model)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     for _ in range(2):  # (the second finds the moments there)
         torch.cuda.reset_peak_memory_stats()
-        loss_of().backward()
+        loss_of(module).backward()
         optimizer.step()
         optimizer.zero_grad()
     return torch.cuda.max_memory_allocated()
@@ -130,6 +136,26 @@ def test_what_is_trained_elsewhere_takes_no_memory_here():
         model, loss_of = model_and_loss()
         model.offloaded = offloaded
         assert blocks_to_checkpoint(model, loss_of, offloaded.nbytes / 4) == 0  # (no room for it, but for the model)
+
+
+class TestReplicated(DistributedTest):
+    world_size = 1
+
+    def test_gradients_are_counted_once(self):
+        """They are most of the memory here; DDP has room for them before the first of them is there."""
+        sizes = {"tokens": TOKENS // 32}
+        with allocator():
+            peaks = [peak_of_training(count, replicated, **sizes) for count in range(BLOCKS + 1)]
+            gc.collect()
+            model, loss_of = model_and_loss(**sizes)
+            module = replicated(model)
+            loss_of(module).backward()
+            module.zero_grad()
+            for needed in (0, 2):
+                limit = 1.05 * peaks[needed]
+                chosen = blocks_to_checkpoint(model, loss_of, limit, in_buckets=True)
+                assert peaks[chosen] <= limit
+                assert needed <= chosen <= needed + CAUTION, f"{needed} are enough, {chosen} were chosen"
 
 
 class TestSharded(DistributedTest):

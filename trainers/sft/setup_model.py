@@ -158,7 +158,12 @@ def _blocks_to_checkpoint(config: TrainConfig, worker: Worker, model: nn.Module,
     limit = config.memory_limit_gb * 1e9 if config.memory_limit_gb else 0.9 * of_device
     largest = _largest_minibatch(config, model)
     # (by the model itself: DDP around it would go on to wait for a backward pass)
-    return blocks_to_checkpoint(model, lambda: loss_of(framework, largest, worker.device, model), limit)
+    return blocks_to_checkpoint(
+        model,
+        lambda: loss_of(framework, largest, worker.device, model),
+        limit,
+        in_buckets=config.framework == "ddp",
+    )
 
 
 def _largest_minibatch(config: TrainConfig, model: nn.Module) -> Minibatch:
