@@ -64,7 +64,7 @@ def _use_deterministic_algorithms() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # (torch asks for it, and names it if it is missing)
     torch.use_deterministic_algorithms(True)
     # (it would also write NaN into all memory that is not written yet, to show who reads it)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # (a property of the module)
 
 
 def set_up(config: TrainConfig, worker: Worker) -> Training:
