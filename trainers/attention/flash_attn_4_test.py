@@ -26,9 +26,8 @@ class WrittenOut:
         scores = self.scores(q, k, **sequences)
         return torch.einsum("hqk,khd->qhd", scores.softmax(-1), v).contiguous(), scores.logsumexp(-1)
 
-    def _flash_attn_bwd(self, q, k, v, out, dout, lse, *, deterministic, **sequences):
+    def _flash_attn_bwd(self, q, k, v, out, dout, lse, *, deterministic=False, **sequences):
         """Dao 2023, algorithm 2, in one block."""
-        assert deterministic == torch.are_deterministic_algorithms_enabled()
         keys, values = repeated(q, k, v)
         weights = (self.scores(q, keys, **sequences) - lse[..., None]).exp()
         of_weights = torch.einsum("qhd,khd->hqk", dout, values)
@@ -88,6 +87,23 @@ def test_attention_and_gradients_are_those_of_sdpa(kernels, window):
         results.append([attended, *torch.autograd.grad(attended.sin().sum(), rows)])
     for name, actual, expected in zip("oqkv", *results, strict=True):
         assert_close(actual, expected, name)
+
+
+def test_a_fixed_order_of_sums_is_asked_for(kernels, monkeypatch):
+    asked = []
+    backward = WrittenOut._flash_attn_bwd
+    monkeypatch.setattr(
+        WrittenOut,
+        "_flash_attn_bwd",
+        lambda *args, deterministic, **kwargs: asked.append(deterministic) or backward(*args, **kwargs),
+    )
+    for deterministic in (False, True):
+        torch.use_deterministic_algorithms(deterministic)
+        try:
+            flash_attention_4(*inputs(), CU_SEQLENS, 8, scale=0.3).sum().backward()
+        finally:
+            torch.use_deterministic_algorithms(False)
+    assert asked == [False, True]
 
 
 def test_the_operator_keeps_the_rules_of_torch(kernels):

@@ -2,12 +2,12 @@
 
 import os
 import sys
-from importlib import metadata
 
 import pytest
 import torch
 
 from testing.tolerances.tolerances import assert_close
+from trainers.attention.gpu_backends import gpu_backends
 from trainers.attention.packed import choose_backend, packed_attention
 
 LENGTHS = [5, 1, 17, 8]
@@ -20,9 +20,7 @@ def hardware_backends():
     """Device, dtype and backends of the hardware that this test was declared for."""
     if not GPU:
         return torch.device("cpu"), torch.float32, ["sdpa"]
-    backend_of = {"flash-attn": "flash_attn", "flash-attn-4": "flash_attn_4"}  # (not in the lock: on the host or not)
-    flash = [backend for package, backend in backend_of.items() if any(metadata.distributions(name=package))]
-    return torch.device("cuda"), torch.bfloat16, ["varlen", "sdpa", *flash]
+    return torch.device("cuda"), torch.bfloat16, gpu_backends()
 
 
 def reference(query, key, value, scale, window):
@@ -55,27 +53,6 @@ def test_attention_and_gradients(hardware_backends, window):
         gradients = torch.autograd.grad(attended, inputs, seen_by_loss.to(device))
         for name, actual, wanted in zip("oqkv", (attended, *gradients), (expected, *expected_gradients), strict=True):
             assert_close(actual.cpu(), wanted.to(dtype), f"{backend} {name}")
-
-
-def test_deterministic_gradients(hardware_backends, monkeypatch):
-    """Of sequences of many blocks, which kernels otherwise add up in the order in which they end."""
-    device, dtype, backends = hardware_backends
-    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)
-    lengths = [3000, 1096] if GPU else [40, 24]
-    cu_seqlens = torch.tensor([0, lengths[0], sum(lengths)], dtype=torch.int32, device=device)
-    torch.manual_seed(0)
-    inputs = [torch.randn(sum(lengths), heads, D, device=device, dtype=dtype).requires_grad_() for heads in (H, K, K)]
-    torch.use_deterministic_algorithms(True)
-    try:
-        for backend in backends:
-            first, *others = ([] for _ in range(5))
-            for gradients in (first, *others):
-                attended = packed_attention(*inputs, cu_seqlens, lengths[0], scale=0.125, backend=backend)
-                gradients += torch.autograd.grad(attended.square().sum(), inputs)
-            for name, expected, *actual in zip("qkv", first, *others, strict=True):
-                assert all(torch.equal(each, expected) for each in actual), f"{backend} {name}"
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 def test_flash_attn_4_alone_is_not_flash_attn(tmp_path, monkeypatch):
