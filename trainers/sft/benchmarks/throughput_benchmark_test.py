@@ -244,34 +244,28 @@ class Variant:
 ONE_POOL = (("PYTORCH_ALLOC_CONF", "expandable_segments:True"),)
 """Rows of unlike sizes leave fewer gaps in memory: the stock Trainer keeps all activations and logits."""
 
+KEEPING = ("--no-reshard-after-forward",)
+LIMITED = ("--memory-limit-gb", str(TASK.memory_gb))
+FLASH_ATTN_4 = ("--attention", "flash_attn_4")
+
+
+def of_ours(name: str, *options: str, on_cpu: bool = True, saves: bool = False) -> Variant:
+    return Variant(name, lambda files, output: ours(files, output, *options), on_cpu=on_cpu, saves=saves)
+
+
 VARIANTS = {
-    "ours": Variant("ours", lambda files, output: ours(files, output, "--no-reshard-after-forward")),
-    "ours_flash_attn_4": Variant(
-        "ours, flash-attn 4",
-        lambda files, output: ours(files, output, "--no-reshard-after-forward", "--attention", "flash_attn_4"),
-        on_cpu=False,
-    ),
-    "ours_deterministic": Variant(
-        "ours, deterministic",
-        lambda files, output: ours(files, output, "--no-reshard-after-forward", "--deterministic"),
-    ),
-    "ours_saving": Variant(
+    "ours": of_ours("ours", *KEEPING),
+    "ours_flash_attn_4": of_ours("ours, flash-attn 4", *KEEPING, *FLASH_ATTN_4, on_cpu=False),
+    "ours_deterministic": of_ours("ours, deterministic", *KEEPING, "--deterministic"),
+    "ours_saving": of_ours(
         f"ours, a state saved every {SAVE_EVERY} steps",
-        lambda files, output: ours(
-            files, output, "--no-reshard-after-forward", "--save-every-steps", str(SAVE_EVERY), "--keep-last", "1"
-        ),
+        *KEEPING,
+        *("--save-every-steps", str(SAVE_EVERY), "--keep-last", "1"),
         saves=True,
     ),
-    "ours_limited": Variant(
-        f"ours within {TASK.memory_gb} GB",
-        lambda files, output: ours(files, output, "--memory-limit-gb", str(TASK.memory_gb)),
-    ),
-    "ours_limited_flash_attn_4": Variant(
-        f"ours within {TASK.memory_gb} GB, flash-attn 4",
-        lambda files, output: ours(
-            files, output, "--memory-limit-gb", str(TASK.memory_gb), "--attention", "flash_attn_4"
-        ),
-        on_cpu=False,
+    "ours_limited": of_ours(f"ours within {TASK.memory_gb} GB", *LIMITED),
+    "ours_limited_flash_attn_4": of_ours(
+        f"ours within {TASK.memory_gb} GB, flash-attn 4", *LIMITED, *FLASH_ATTN_4, on_cpu=False
     ),
     "mini_trainer": Variant(
         "mini_trainer, Liger", mini_trainer, losses="training_metrics_0.jsonl", launcher=True, on_cpu=False
