@@ -12,9 +12,15 @@ from testing.runner.target import Target
 
 FILE_NAME = "device_facts.json"
 _PACKAGES = (
-    *("torch", "numpy", "pytest"),
-    *("triton", "flash-attn", "flash-attn-4", "transformer-engine"),
-    *("torch-neuronx", "neuronx-cc"),
+    "torch",
+    "numpy",
+    "pytest",
+    "triton",
+    "flash-attn",
+    "flash-attn-4",
+    "transformer-engine",
+    "torch-neuronx",
+    "neuronx-cc",
 )
 
 

@@ -77,15 +77,14 @@ def test_as_many_blocks_as_asked_for_run_again(count):
 @pytest.mark.parametrize(
     "operator",
     [
-        flash_attn_4._forward,
-        torch.ops.aten._flash_attention_forward,
-        torch.ops.aten._scaled_dot_product_efficient_attention,
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
+        flash_attn_4._forward._opoverload,
+        torch.ops.aten._flash_attention_forward.default,
+        torch.ops.aten._scaled_dot_product_efficient_attention.default,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
     ],
     ids=str,
 )
 def test_what_attention_returned_is_kept(operator):
-    operator = getattr(operator, "_opoverload", None) or operator.default
     assert blocks._keep_attention(None, operator) == CheckpointPolicy.MUST_SAVE
     assert blocks._keep_attention(None, torch.ops.aten.mm.default) != CheckpointPolicy.MUST_SAVE
 
