@@ -28,6 +28,9 @@ from trainers.models.loss_kinds import Loss
 CONFIG = "config.yaml"
 """File of the output folder: the whole configuration of the run."""
 
+ARROW, BLOCKS = ".arrow", ".npy"
+"""Ends of the names of data files that have no lines."""
+
 _Options = Annotated[
     Mapping[str, Any], BeforeValidator(lambda value: json.loads(value) if isinstance(value, str) else value)
 ]

@@ -9,12 +9,11 @@ from trainers.checkpoint.ranks import Ranks
 from trainers.data.json_line import parse_line
 from trainers.data.jsonl_blocks import OnBadLine
 from trainers.data.preparation import prepare
-from trainers.sft.config import TrainConfig
+from trainers.sft.config import ARROW, BLOCKS, TrainConfig
 
 PREPARED = "data"
 """Folder in the output folder."""
 
-_NO_LINES = (".arrow", ".npy")
 _TOKENIZER_FILES = (".json", ".jinja", ".model", ".txt")
 
 
@@ -71,7 +70,7 @@ def _facts(path: Path) -> list[str | int]:
 
 def _are_conversations(path: Path, on_bad_line: OnBadLine) -> bool:
     """Whether a file is one of conversations, by the first line that is either kind, or bad and not to be skipped."""
-    if path.suffix in _NO_LINES:
+    if path.suffix in (ARROW, BLOCKS):
         return False
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):

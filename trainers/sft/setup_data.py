@@ -13,7 +13,7 @@ from trainers.data.jsonl_dataset import JsonlDataset
 from trainers.data.loader import BatchLoader, get_data_loader
 from trainers.data.pretraining_blocks import PretrainingBlocks
 from trainers.data.sampler import EpochSampler, InfiniteSampler, epoch_order
-from trainers.sft.config import TrainConfig
+from trainers.sft.config import ARROW, BLOCKS, TrainConfig
 from trainers.sft.worker import Worker
 
 
@@ -25,9 +25,9 @@ def read_data(config: TrainConfig, pad_token_id: int) -> tuple[SampleDataset, Sa
     """
 
     def read(path: Path) -> SampleDataset:
-        if path.suffix == ".npy":
+        if path.suffix == BLOCKS:
             return PretrainingBlocks(path, pad_token_id)
-        if path.suffix == ".arrow":
+        if path.suffix == ARROW:
             return ArrowDataset(path, config.max_seq_len)
         return JsonlDataset(path, config.max_seq_len, config.on_bad_line)
 
