@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from testing.distributed import client
 from testing.distributed.launch import launch_procs
-from testing.distributed.processes import descendants
+from testing.distributed.processes import descendants, has_ended
 from testing.distributed.verdict import RanksFailed
 
 _ROOT = Path(__file__).parents[2]
@@ -66,15 +66,11 @@ def kill_supervisor():
     time.sleep(100)
 
 
-def alive(pids):
-    return [p for p in pids if Path(f"/proc/{p}").exists() and " Z " not in Path(f"/proc/{p}/stat").read_text()]
-
-
 def wait_until_gone(pids, seconds=5.0):
     until = time.monotonic() + seconds
-    while alive(pids) and time.monotonic() < until:
+    while not all(map(has_ended, pids)) and time.monotonic() < until:
         time.sleep(0.02)
-    return not alive(pids)
+    return all(map(has_ended, pids))
 
 
 def shared_memory():
@@ -83,7 +79,7 @@ def shared_memory():
 
 def test_daemons_of_ranks_end_with_the_launch():
     started = [p for pids in launch_procs(start_daemons, 2) for p in pids]
-    assert alive(started) == []
+    assert all(map(has_ended, started))
 
 
 def test_no_shared_memory_is_left():
@@ -180,7 +176,7 @@ def test_pytest_killed_by_sigkill(tmp_path):
     assert noted <= below
     victim.kill()
     victim.wait()
-    assert wait_until_gone(below), alive(below)
+    assert wait_until_gone(below)
     assert shared_memory() - before == set()
     left = {path.name for path in tmp_path.iterdir()} - {"__pycache__"}
     assert left == {"victim_test.py", "pytest.ini", "note"}

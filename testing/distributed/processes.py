@@ -61,6 +61,14 @@ def state_of(pid: int) -> str:
     return f"{names.get(letter, 'in an odd state')} ({letter})"
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone or, a zombie, only waits for its parent to read its status."""
+    try:
+        return _stat_fields(str(pid))[0] == "Z"
+    except OSError:  # also ESRCH: the process went between the opening of its file and the reading
+        return True
+
+
 def descendants(root: int) -> list[int]:
     """Ids of all processes below ``root`` that have not exited."""
     children: dict[int, list[int]] = {}

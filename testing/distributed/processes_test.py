@@ -5,8 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-from testing.distributed.processes import descendants, process_start, state_of, thread_names
+from testing.distributed.processes import descendants, has_ended, process_start, state_of, thread_names
 
 _SLEEP = [sys.executable, "-c", "import time; print(flush=True); time.sleep(100)"]
 
@@ -55,9 +56,28 @@ def test_kill_descendants_reaches_adopted_ones():
 def test_die_with_parent():
     pid = int(run(_FOLLOWED))
     until = time.monotonic() + 5
-    while state_of(pid) not in ("gone", "a zombie (Z)") and time.monotonic() < until:
+    while not has_ended(pid) and time.monotonic() < until:
         time.sleep(0.01)
-    assert state_of(pid) in ("gone", "a zombie (Z)")
+    assert has_ended(pid)
+
+
+def test_has_ended(monkeypatch):
+    with subprocess.Popen(_SLEEP, stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        assert not has_ended(child.pid)
+
+        def reaped_meanwhile(path):
+            with path.open() as file:
+                child.kill()
+                os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+                monkeypatch.undo()
+                assert has_ended(child.pid), "a zombie"
+                child.wait()
+                return file.read()
+
+        monkeypatch.setattr(Path, "read_text", reaped_meanwhile)
+        assert has_ended(child.pid), "reaped between the opening of its file and the reading"
+    assert has_ended(child.pid), "gone"
 
 
 def test_descendants_and_states():

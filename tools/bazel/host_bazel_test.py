@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from testing.distributed.processes import has_ended
 from tools.bazel import host_bazel
 
 RULE = Path(host_bazel.__file__).with_name("host_bazel.bzl")
@@ -50,8 +51,7 @@ def bazel(tmp_path_factory):
         yield server
         (pid,) = server("info", "server_pid")
         server("shutdown")
-    status = Path(f"/proc/{pid}/status")
-    assert not status.exists() or "State:\tZ" in status.read_text(), "the server is still there"
+    assert has_ended(int(pid)), "the server is still there"
 
 
 def test_answers_for_a_workspace_of_its_own(bazel):

@@ -8,17 +8,10 @@ from multiprocessing.process import BaseProcess
 
 import pytest
 
+from testing.distributed.processes import has_ended
 from trainers.sft import launch as launch_module
 from trainers.sft.launch import launch
 from trainers.sft.launch_cases import heeds, kill_rank_1, statuses, wait_for_signal, write_environment
-
-
-def is_running(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def wait_until(condition):
@@ -59,7 +52,7 @@ def test_one_rank_is_this_process(tmp_path, monkeypatch):
 def test_a_killed_rank_ends_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(launch_module, "_GRACE_SECONDS", 0.1)
     assert launch(2, kill_rank_1, tmp_path) == 128 + signal.SIGKILL
-    assert not is_running((tmp_path / "0").read_text())
+    assert has_ended(int((tmp_path / "0").read_text()))
 
 
 @pytest.mark.parametrize("readings", [1, 2])
@@ -75,7 +68,7 @@ def test_a_rank_that_dies_between_two_readings(tmp_path, monkeypatch, readings):
 
     monkeypatch.setattr(BaseProcess, "exitcode", property(late))
     assert launch(2, kill_rank_1, tmp_path) == 128 + signal.SIGKILL
-    assert not is_running((tmp_path / "0").read_text())
+    assert has_ended(int((tmp_path / "0").read_text()))
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -105,4 +98,4 @@ def test_ranks_die_with_the_launcher(tmp_path):
     ranks = [int((tmp_path / str(rank)).read_text()) for rank in range(2)]
     process.kill()
     process.join()
-    wait_until(lambda: not any(map(is_running, ranks)))
+    wait_until(lambda: all(map(has_ended, ranks)))
