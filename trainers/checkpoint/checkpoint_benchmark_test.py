@@ -12,9 +12,9 @@ from torch.distributed.fsdp import fully_shard
 
 from testing.distributed.launch import launch_procs
 from trainers.checkpoint.full_state import FullStateSaver, load_full_state
-from trainers.checkpoint.ranks import Ranks
 from trainers.checkpoint.store import CheckpointStore
 from trainers.data.benchmarking import report
+from trainers.parallel.ranks import Ranks
 
 LAYERS, WIDTH = 24, 2048  # 0.4 GB of fp32 weights, and twice that of AdamW's state
 

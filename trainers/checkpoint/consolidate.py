@@ -13,10 +13,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainers.checkpoint.full_state import MODEL
 from trainers.checkpoint.module_state import all_tensors, without_aliases
-from trainers.checkpoint.ranks import Ranks
 from trainers.checkpoint.store import Checkpoint, sync
 from trainers.checkpoint.tensor_files import check_tensors, load_tensors, saved_tensors
 from trainers.checkpoint.transformers_format import write_transformers
+from trainers.parallel.ranks import Ranks
 
 
 def consolidate(
@@ -42,7 +42,7 @@ def consolidate(
 
     Raises:
         ValueError: the folder exists; or the checkpoint is of another model, with the names that differ.
-        CheckpointError: files cannot be read or written.
+        RankError: files cannot be read or written.
     """
     saved = saved_tensors(checkpoint.path, MODEL)
     wanted = without_aliases(all_tensors(model))
@@ -56,7 +56,7 @@ def load_weights(checkpoint: Checkpoint, model: nn.Module) -> None:
 
     Raises:
         ValueError: the checkpoint is of another model, with the names that differ.
-        CheckpointError: files cannot be read.
+        RankError: files cannot be read.
     """
     tensors = without_aliases(all_tensors(model))
     check_tensors(tensors, saved_tensors(checkpoint.path, MODEL), str(checkpoint.path))
@@ -76,7 +76,7 @@ def write_folder(
 
     Raises:
         ValueError: the folder exists.
-        CheckpointError: it cannot be written.
+        RankError: it cannot be written.
     """
     folder = Path(folder)
     if folder.exists():

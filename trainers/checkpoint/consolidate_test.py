@@ -10,9 +10,9 @@ from testing.tiny_models.models import tiny_model
 from testing.tiny_models.shards import shard
 from trainers.checkpoint.consolidate import consolidate
 from trainers.checkpoint.full_state import FullStateSaver
-from trainers.checkpoint.ranks import CheckpointError, Ranks
 from trainers.checkpoint.store import CheckpointStore
 from trainers.checkpoint.transformers_cases import assert_equal_weights, load_as_users_do
+from trainers.parallel.ranks import RankError, Ranks
 
 
 def save_and_consolidate(folder):
@@ -73,7 +73,7 @@ def test_flushed_before_it_appears_and_removed_if_it_fails(tmp_path, monkeypatch
     assert done[-1] == "out"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
-    with pytest.raises(CheckpointError, match="File too large"):
+    with pytest.raises(RankError, match="File too large"):
         consolidate(checkpoint, on_meta("llama_tied"), tmp_path / "out" / "other")
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model"]

@@ -31,11 +31,11 @@ from trainers.checkpoint.optimizer_state import (
     optimizer_tensors,
     set_optimizer_state,
 )
-from trainers.checkpoint.ranks import Ranks
 from trainers.checkpoint.rng import rng_state, set_rng_state
 from trainers.checkpoint.staging import Staging
 from trainers.checkpoint.store import Checkpoint, CheckpointStore
 from trainers.checkpoint.tensor_files import check_tensors, load_tensors, save_tensors, saved_tensors
+from trainers.parallel.ranks import Ranks
 
 MODEL = "model."
 """What the names of a model's tensors begin with in the files."""
@@ -101,7 +101,7 @@ class FullStateSaver:
             The folder in which the checkpoint will be once it is complete.
 
         Raises:
-            CheckpointError: the save before this one failed; this one is not begun.
+            RankError: the save before this one failed; this one is not begun.
             ValueError: model or optimizer hold what cannot be saved.
         """
         self.wait()
@@ -125,7 +125,7 @@ class FullStateSaver:
         """Wait for the save that is under way and return its checkpoint; None if there is none.
 
         Raises:
-            CheckpointError: it failed, on any rank.
+            RankError: it failed, on any rank.
         """
         pending, self._pending = self._pending, None
         return pending.result() if pending else None
@@ -180,7 +180,7 @@ def load_full_state(
 
     Raises:
         ValueError: model, optimizer or scheduler are not what was saved: names, shapes, dtypes, groups.
-        CheckpointError: on every rank, if any cannot read the files.
+        RankError: on every rank, if any cannot read the files.
     """
     ranks = ranks or Ranks()
     tensors = without_aliases(all_tensors(model))

@@ -10,9 +10,9 @@ from torch import nn
 from testing.distributed.case import DistributedTest
 from testing.distributed.launch import launch_procs
 from trainers.checkpoint.full_state import FullStateSaver, load_full_state
-from trainers.checkpoint.ranks import CheckpointError, Ranks
 from trainers.checkpoint.store import CheckpointStore
 from trainers.checkpoint.training_case import Training, assert_same
+from trainers.parallel.ranks import RankError, Ranks
 
 STEPS = 4
 CPU = torch.device("cpu")
@@ -56,7 +56,7 @@ class TestResume(DistributedTest):
             first = saver.wait()
             with files_limited_to(2000 if self.rank == last else None):
                 saver.save(2, training.model, training.optimizer)
-                with pytest.raises(CheckpointError, match=rf"rank {last}: .*(File too large|unexpected pos)"):
+                with pytest.raises(RankError, match=rf"rank {last}: .*(File too large|unexpected pos)"):
                     saver.save(3, training.model, training.optimizer)
             assert store.scan() == ([first], [])
             saver.save(4, training.model, training.optimizer)
@@ -76,7 +76,7 @@ class TestResume(DistributedTest):
             ("shared.pt", "ranks? 0"),
         ):
             store.ranks.first((saved.path / name).unlink)
-            with pytest.raises(CheckpointError, match=f"^{culprits}.*: FileNotFoundError: .*{name}"):
+            with pytest.raises(RankError, match=f"^{culprits}.*: FileNotFoundError: .*{name}"):
                 load_full_state(saved, training.model, training.optimizer, ranks=store.ranks)
 
 
@@ -150,7 +150,7 @@ def test_an_error_in_the_background_surfaces(tmp_path):
     saver = FullStateSaver(CheckpointStore(tmp_path / "file" / "checkpoints"))
     for call in (lambda: saver.save(2, model), saver.wait, saver.close):
         saver.save(1, model)
-        with pytest.raises(CheckpointError, match="NotADirectoryError.*file/checkpoints"):
+        with pytest.raises(RankError, match="NotADirectoryError.*file/checkpoints"):
             call()
         if call != saver.close:
             assert saver.wait() is None, "an error is raised once"
@@ -164,7 +164,7 @@ class Scaled(nn.Module):
 def test_what_cannot_be_loaded_is_not_saved(tmp_path):
     with FullStateSaver(CheckpointStore(tmp_path)) as saver:
         saver.save(1, nn.Linear(2, 2), progress={"lock": random.Random()})
-        with pytest.raises(CheckpointError, match=r"ValueError: shared.pt would hold values .* progress"):
+        with pytest.raises(RankError, match=r"ValueError: shared.pt would hold values .* progress"):
             saver.wait()
         with pytest.raises(ValueError, match="not in the model"):
             saver.save(1, nn.Linear(2, 2), torch.optim.SGD(nn.Linear(2, 2).parameters()))

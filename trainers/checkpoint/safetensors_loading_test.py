@@ -7,12 +7,12 @@ from testing.distributed.case import DistributedTest
 from testing.tiny_models.models import VOCABULARY, tiny_model
 from testing.tiny_models.shards import shard
 from trainers.checkpoint.module_state import all_tensors, without_aliases
-from trainers.checkpoint.ranks import Ranks
 from trainers.checkpoint.safetensors_loading import load_safetensors
 from trainers.checkpoint.store import CheckpointStore
 from trainers.checkpoint.transformers_cases import FAMILIES
 from trainers.checkpoint.transformers_format import write_transformers
 from trainers.models.load import empty_model, materialise
+from trainers.parallel.ranks import Ranks
 
 
 def logits(model):

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainers.checkpoint.ranks import CheckpointError, Ranks
+from trainers.parallel.ranks import RankError, Ranks
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -109,7 +109,7 @@ class CheckpointStore:
             metadata: values of JSON, noted in the manifest.
 
         Raises:
-            CheckpointError: on every rank, if any rank failed or another process is saving here. What was there
+            RankError: on every rank, if any rank failed or another process is saving here. What was there
                 before is untouched.
         """
         if step < 0:
@@ -327,7 +327,7 @@ def _lock(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise CheckpointError(
+        raise RankError(
             f"another process is saving to {path.parent}: give each run a folder of its own, or wait until it is done"
         ) from None
     return descriptor

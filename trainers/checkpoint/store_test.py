@@ -15,8 +15,8 @@ import pytest
 from testing.distributed.case import DistributedTest
 from trainers.checkpoint import store as store_module
 from trainers.checkpoint.crash_cases import kill_at_operation, kill_in_a_save
-from trainers.checkpoint.ranks import CheckpointError, Ranks
 from trainers.checkpoint.store import MANIFEST, CheckpointStore
+from trainers.parallel.ranks import RankError, Ranks
 
 
 def contents(step):
@@ -176,7 +176,7 @@ def test_retention_deletes_after_the_newer_is_complete(tmp_path):
         (folder / "a.bin").write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device", str(folder / "a.bin"))
 
-    with pytest.raises(CheckpointError, match=r"^rank 0: OSError: .*No space left on device.*a\.bin"):
+    with pytest.raises(RankError, match=r"^rank 0: OSError: .*No space left on device.*a\.bin"):
         store.save(2, fail)
     assert_holds(store.latest())
     assert steps(store) == [1]
@@ -190,7 +190,7 @@ def test_disk_full_at_the_manifest(store, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(store_module.json, "dump", full)
-    with pytest.raises(CheckpointError, match="No space left"):
+    with pytest.raises(RankError, match="No space left"):
         save(store, 2)
     monkeypatch.undo()
     assert steps(store) == [1] and store.scan()[1] == []
@@ -220,7 +220,7 @@ def test_two_writers(store):
     """The second is refused; the lock goes with its owner, not with a fork that outlives the save."""
 
     def write_twice(folder):
-        with pytest.raises(CheckpointError, match="another process is saving to"):
+        with pytest.raises(RankError, match="another process is saving to"):
             save(CheckpointStore(store.folder), 2)
         worker.start()
         return []
@@ -318,19 +318,19 @@ class TestRanks(DistributedTest):
                 raise OSError(errno.ENOSPC, "No space left on device")
             return []
 
-        with pytest.raises(CheckpointError, match=r"^rank 1: OSError: \[Errno 28\] No space left on device$"):
+        with pytest.raises(RankError, match=r"^rank 1: OSError: \[Errno 28\] No space left on device$"):
             store.save(2, write)
         assert store.scan() == ([save_empty], [])
 
         unreadable = Path("/dev/null/checkpoints")
-        with pytest.raises(CheckpointError, match=r"^rank 0: NotADirectoryError"):
+        with pytest.raises(RankError, match=r"^rank 0: NotADirectoryError"):
             CheckpointStore(unreadable, store.ranks).save(1, write)
 
     def test_two_writers_on_all_ranks(self, tmp_path):
         store = CheckpointStore(tmp_path, Ranks.of_their_own())
 
         def write(folder):
-            with pytest.raises(CheckpointError, match="another process is saving"):
+            with pytest.raises(RankError, match="another process is saving"):
                 CheckpointStore(tmp_path, Ranks()).save(2, lambda folder: [])
             return []
 

@@ -12,7 +12,7 @@ from torch.distributed.checkpoint import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from trainers.checkpoint.listing import listing
-from trainers.checkpoint.ranks import CheckpointError, Ranks
+from trainers.parallel.ranks import RankError, Ranks
 
 _METADATA = ".metadata"
 
@@ -23,14 +23,14 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], folder: Path, ranks: Ranks
     A collective. Of a tensor that several ranks hold whole, one writes it. Nothing is flushed to the disk.
 
     Raises:
-        CheckpointError: on every rank, if any could not write.
+        RankError: on every rank, if any could not write.
     """
     _expect_single_process(ranks)
     writer = dcp.FileSystemWriter(folder, sync_files=False)
     try:
         dcp.save(dict(tensors), storage_writer=writer, process_group=ranks.group, no_dist=ranks.group is None)
     except CheckpointException as error:
-        raise CheckpointError(_describe(error)) from error
+        raise RankError(_describe(error)) from error
     names = [path.name for path in folder.glob(f"__{ranks.rank}_*.distcp")]
     return [*names, _METADATA] if ranks.rank == 0 else names
 
@@ -51,14 +51,14 @@ def load_tensors(tensors: Mapping[str, torch.Tensor], folder: Path, ranks: Ranks
     A collective.
 
     Raises:
-        CheckpointError: on every rank, if any could not read.
+        RankError: on every rank, if any could not read.
     """
     _expect_single_process(ranks)
     reader = dcp.FileSystemReader(folder)
     try:
         dcp.load(dict(tensors), storage_reader=reader, process_group=ranks.group, no_dist=ranks.group is None)
     except CheckpointException as error:
-        raise CheckpointError(_describe(error)) from error
+        raise RankError(_describe(error)) from error
 
 
 def check_tensors(

@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainers.checkpoint.module_state import all_tensors, plain_model, without_aliases
-from trainers.checkpoint.ranks import Ranks
+from trainers.parallel.ranks import Ranks
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

@@ -14,10 +14,10 @@ from testing.distributed.case import DistributedTest
 from testing.tiny_models.models import tiny_model
 from testing.tiny_models.shards import shard
 from trainers.checkpoint.module_state import all_tensors
-from trainers.checkpoint.ranks import CheckpointError, Ranks
 from trainers.checkpoint.store import CheckpointStore
 from trainers.checkpoint.transformers_cases import FAMILIES, assert_equal_weights, load_as_users_do
 from trainers.checkpoint.transformers_format import INDEX_FILE, write_transformers
+from trainers.parallel.ranks import RankError, Ranks
 
 SMALL_SHARD_GB = 7e-6  # 7 kB: several shards, and tensors above the limit
 
@@ -73,7 +73,7 @@ class TestRanks(DistributedTest):
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         if self.rank == 1:
             resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
-        with pytest.raises(CheckpointError, match=r"^rank 1: .*File too large"):
+        with pytest.raises(RankError, match=r"^rank 1: .*File too large"):
             store.save(1, lambda folder: write_transformers(model, folder, max_shard_gb=SMALL_SHARD_GB))
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         store.save(2, lambda folder: write_transformers(model, folder, max_shard_gb=SMALL_SHARD_GB))

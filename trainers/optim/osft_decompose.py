@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from trainers.checkpoint.ranks import Ranks
 from trainers.optim.osft_linear import Factors, OsftLinear
+from trainers.parallel.ranks import Ranks
 
 
 def decompose(weight: Tensor) -> Factors:
@@ -69,7 +69,7 @@ def load_dense_weights(
 
     Raises:
         ValueError: a weight is missing, or has entries that are not finite; on every rank.
-        CheckpointError: a rank cannot read a weight, or it has another shape; on every rank.
+        RankError: a rank cannot read a weight, or it has another shape; on every rank.
     """
     for name, layer in layers.items():
         if name not in weights:

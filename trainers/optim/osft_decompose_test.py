@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from testing.tolerances.tolerances import assert_close
-from trainers.checkpoint.ranks import CheckpointError
 from trainers.optim.osft_decompose import load_dense_weights, rounds, svd_cost
 from trainers.optim.osft_linear import OsftLinear
+from trainers.parallel.ranks import RankError
 
 
 def layer(in_features=6, out_features=4, device=None):
@@ -56,7 +56,7 @@ def test_a_checkpoint_in_bf16_is_decomposed_in_fp32():
     ("weights", "error", "message"),
     [
         ({}, ValueError, "no dense weight is given for layer"),
-        ({"layer": torch.zeros(6, 4)}, CheckpointError, r"weight of layer is \(6, 4\), the layer needs \(4, 6\)"),
+        ({"layer": torch.zeros(6, 4)}, RankError, r"weight of layer is \(6, 4\), the layer needs \(4, 6\)"),
         ({"layer": torch.full((4, 6), torch.inf)}, ValueError, "the weight of layer has entries that are not finite"),
     ],
 )

@@ -12,7 +12,6 @@ from testing.tiny_models.models import tiny_model
 from testing.tiny_models.shards import shard, whole, whole_state
 from testing.tiny_models.training import token_ids, train
 from testing.tolerances.tolerances import assert_close
-from trainers.checkpoint.ranks import CheckpointError
 from trainers.optim.gradient_step import GradientStep
 from trainers.optim.optimizer import build_optimizer
 from trainers.optim.osft import apply_osft, dense_tensors, insert_osft_layers
@@ -20,6 +19,7 @@ from trainers.optim.osft_decompose import load_dense_weights
 from trainers.optim.osft_linear import osft_layers
 from trainers.optim.projections import find_projections
 from trainers.optim.schedule import build_schedule
+from trainers.parallel.ranks import RankError
 
 
 def update_of(model):
@@ -84,7 +84,7 @@ class TestSettingUp(DistributedTest):
         wrong = "model.layers.1.mlp.up_proj"
         dense[wrong] = dense[wrong].mT
         match = rf"^rank \d: ValueError: the dense weight of {wrong} is \(32, 42\), the layer needs \(42, 32\)$"
-        with pytest.raises(CheckpointError, match=match):
+        with pytest.raises(RankError, match=match):
             load_dense_weights(insert_osft_layers(model, 0.5), dense)
 
     def test_resumed_from_a_checkpoint(self):

@@ -5,10 +5,10 @@ import json
 import os
 from pathlib import Path
 
-from trainers.checkpoint.ranks import Ranks
 from trainers.data.json_line import parse_line
 from trainers.data.jsonl_blocks import OnBadLine
 from trainers.data.preparation import prepare
+from trainers.parallel.ranks import Ranks
 from trainers.sft.config import ARROW, BLOCKS, TrainConfig
 
 PREPARED = "data"
@@ -21,7 +21,7 @@ def tokenised(config: TrainConfig, ranks: Ranks) -> TrainConfig:
     """Return a configuration whose data are token ids; rank 0 makes them of conversations, once. A collective.
 
     Raises:
-        CheckpointError: on every rank, if the conversations or the tokenizer are not what they must be.
+        RankError: on every rank, if the conversations or the tokenizer are not what they must be.
     """
     made = ranks.first(
         lambda: {

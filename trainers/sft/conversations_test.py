@@ -8,8 +8,8 @@ import pytest
 import torch.distributed as dist
 
 from testing.distributed.case import DistributedTest
-from trainers.checkpoint.ranks import CheckpointError, Ranks
 from trainers.data.jsonl_dataset import JsonlDataset
+from trainers.parallel.ranks import RankError, Ranks
 from trainers.sft import conversations
 from trainers.sft.config import TrainConfig
 from trainers.sft.conversations import tokenised
@@ -95,7 +95,7 @@ def test_a_first_line_of_neither_kind(tmp_path, line, reason):
     path = tmp_path / "chat.jsonl"
     path.write_text("\n" + line + path.read_text())
     kinds = r'a conversation, {"messages": \[...\]}, or a sample, {"input_ids": \[...\], "labels": \[...\]} '
-    with pytest.raises(CheckpointError, match=rf"{path}:2: {reason}; a line is {kinds}\(on_bad_line='skip'"):
+    with pytest.raises(RankError, match=rf"{path}:2: {reason}; a line is {kinds}\(on_bad_line='skip'"):
         tokenised(config_of(tmp_path), Ranks())
     skipping = config_of(tmp_path).model_copy(update={"on_bad_line": "skip"})
     assert len(JsonlDataset(tokenised(skipping, Ranks()).data)) > 30
@@ -115,5 +115,5 @@ class TestRanks(DistributedTest):
             with config.data.open("a") as file:
                 file.write("no JSON\n")
         dist.barrier()
-        with pytest.raises(CheckpointError, match=r"rank 0: ValueError: .*chat\.jsonl"):
+        with pytest.raises(RankError, match=r"rank 0: ValueError: .*chat\.jsonl"):
             tokenised(config, Ranks())

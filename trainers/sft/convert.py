@@ -19,7 +19,7 @@ def convert(
 ) -> None:
     """Make a model that transformers loads of a full state. Adapters are merged, factors of OSFT multiplied out."""
     # torch and transformers take seconds, and other commands do not need them.
-    from trainers.checkpoint.ranks import CheckpointError
+    from trainers.parallel.ranks import RankError
     from trainers.sft.conversion import convert_state, intact_state
 
     notes = literal_console()
@@ -28,6 +28,6 @@ def convert(
         config = read_config(output / CONFIG, {"save_dtype": save_dtype} if save_dtype else {})
         checkpoint = intact_state(output, step)
         convert_state(checkpoint, config, folder)
-    except (ValueError, OSError, CheckpointError) as error:
+    except (ValueError, OSError, RankError) as error:
         raise typer.Exit(report_error(error)) from error
     notes.print(f"step {checkpoint.step}: model {folder}", soft_wrap=True)

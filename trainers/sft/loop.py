@@ -38,7 +38,7 @@ def train(config: TrainConfig, worker: Worker, callbacks: Sequence[Callback] = (
 
     Raises:
         ValueError: if model, tokenizer, data or a state in the output folder are not what they must be.
-        CheckpointError: if something cannot be saved.
+        RankError: if something cannot be saved.
     """
     with caught() as request:
         training = set_up(config, worker)

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.logging import RichHandler
 from transformers.utils.logging import disable_progress_bar
 
-from trainers.checkpoint.ranks import CheckpointError, Ranks
 from trainers.data.atomic_write import atomic_write
 from trainers.data.command_errors import report_error
 from trainers.data.literal_console import literal_console
+from trainers.parallel.ranks import RankError, Ranks
 from trainers.sft.callbacks import Callback
 from trainers.sft.config import CONFIG, TrainConfig
 from trainers.sft.conversations import tokenised
@@ -40,7 +40,7 @@ def run(config: TrainConfig) -> int:
             of_tokens = tokenised(config, ranks)
             callbacks = ranks.each(lambda: _callbacks(config, console) if rank == 0 else [])
             outcome = train(of_tokens, worker, callbacks)
-    except CheckpointError as error:
+    except RankError as error:
         return report_error(error) if rank == 0 else 1  # (it is the same on all)
     except (ValueError, OSError) as error:
         return report_error(error)

@@ -18,11 +18,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from trainers.checkpoint.full_state import FullStateSaver, load_full_state
-from trainers.checkpoint.ranks import Ranks
 from trainers.checkpoint.store import Checkpoint, CheckpointStore
 from trainers.checkpoint.transformers_format import write_transformers
 from trainers.models.sharding import local_bytes
 from trainers.optim.osft import dense_tensors
+from trainers.parallel.ranks import Ranks
 from trainers.sft.config import CONFIG, TrainConfig
 from trainers.sft.metrics import METRICS
 from trainers.sft.progress import Progress

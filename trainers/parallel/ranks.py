@@ -10,12 +10,12 @@ import torch.distributed as dist
 T = TypeVar("T")
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint could not be written or read; the same error, naming rank and cause, is raised on every rank."""
+class RankError(RuntimeError):
+    """What the ranks did together failed; the same error, naming ranks and causes, is raised on every rank."""
 
 
 class Ranks:
-    """The ranks that write and read a checkpoint together; without a process group, this process alone.
+    """The ranks that do something together; without a process group, this process alone.
 
     Every method is a collective, so that a `Ranks` belongs to one thread at a time.
 
@@ -51,7 +51,7 @@ class Ranks:
         """Call ``work`` on every rank and return this rank's own result; also a barrier.
 
         Raises:
-            CheckpointError: on every rank, if it raised on any: with the ranks and what they raised.
+            RankError: on every rank, if it raised on any: with the ranks and what they raised.
         """
         result, error = None, None
         try:
@@ -64,7 +64,7 @@ class Ranks:
             if text is not None:
                 ranks_of.setdefault(text, []).append(rank)
         if ranks_of:
-            raise CheckpointError("; ".join(f"{_name(ranks)}: {text}" for text, ranks in ranks_of.items())) from error
+            raise RankError("; ".join(f"{_name(ranks)}: {text}" for text, ranks in ranks_of.items())) from error
         return result  # type: ignore[return-value]  # work returned a T
 
     def together(self, work: Callable[[], T]) -> list[T]:
@@ -85,7 +85,7 @@ class Ranks:
 
 
 def _describe(error: Exception) -> str:
-    return str(error) if isinstance(error, CheckpointError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, RankError) else f"{type(error).__name__}: {error}"
 
 
 def _name(ranks: list[int]) -> str:

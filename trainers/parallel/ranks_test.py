@@ -2,7 +2,7 @@ import pytest
 import torch.distributed as dist
 
 from testing.distributed.case import DistributedTest
-from trainers.checkpoint.ranks import CheckpointError, Ranks
+from trainers.parallel.ranks import RankError, Ranks
 
 
 def fail(message):
@@ -31,7 +31,7 @@ class TestRanks(DistributedTest):
             (lambda: fail("x"), f"ranks {', '.join(map(str, range(self.world_size)))}: KeyError: 'x'"),
             (lambda: ranks.first(lambda: fail("y")), "rank 0: KeyError: 'y'"),
         ):
-            with pytest.raises(CheckpointError) as caught:
+            with pytest.raises(RankError) as caught:
                 ranks.together(work)
             assert str(caught.value).endswith(message)
         assert ranks.together(lambda: 1) == [1] * self.world_size
@@ -41,6 +41,6 @@ def test_alone():
     ranks = Ranks.of_their_own()
     assert (ranks.rank, ranks.world_size, ranks.group) == (0, 1, None)
     assert ranks.together(lambda: "x") == ["x"] and ranks.first(lambda: "x") == "x"
-    with pytest.raises(CheckpointError, match="^rank 0: KeyError: 'x'$") as caught:
+    with pytest.raises(RankError, match="^rank 0: KeyError: 'x'$") as caught:
         ranks.first(lambda: fail("x"))
     assert isinstance(caught.value.__cause__, KeyError)
