@@ -45,6 +45,9 @@ _SUBSET_SUM_SAMPLES = 256
 # the work of bins is more alike.
 _LOOKS = 100_000
 
+# Filling bins alike takes as long as all the rest, 2 ms for so many samples. Steps of larger batches are alike anyway.
+_ALIKE_SAMPLES = 2048
+
 
 @dataclass(frozen=True)
 class Packing:
@@ -160,10 +163,13 @@ def _best_fit(order: list[int], lengths: list[int], limit: int, num_ranks: int) 
     if above_bound():
         packings.append(_greedy(order, lengths, limit, num_ranks))
     fewest = min(map(len, packings))
-    # All bins of these steps filled alike, if the limit leaves the room for it: LPT over all of them at once.
-    filled_alike = _lpt(order, lengths, limit, fewest * num_ranks)
-    if len(filled_alike) == 1:
-        packings.append(_steps_of_bins([members for members in filled_alike[0] if members], lengths, limit, num_ranks))
+
+    if len(order) <= _ALIKE_SAMPLES:
+        # All bins of these steps filled alike, if the limit leaves the room for it: LPT over all of them at once.
+        alike = _lpt(order, lengths, limit, fewest * num_ranks)
+        if len(alike) == 1:
+            bins = [members for members in alike[0] if members]
+            packings.append(_steps_of_bins(bins, lengths, limit, num_ranks))
 
     def waiting_then_peak(steps: list[_Step]) -> tuple[int, int]:
         fullest = _loads(list(chain.from_iterable(steps)), lengths).reshape(-1, num_ranks).max(axis=1)

@@ -205,6 +205,15 @@ class TestBestFit:
         (step,) = packing._steps_of_bins(bins, lengths, 100, len(bins))
         assert sorted(step) == bins
 
+    @pytest.mark.parametrize("limit", [1000, 40_000])
+    def test_ranks_of_a_large_batch_hardly_wait(self, limit):
+        """Whether many steps are full or one of two half empty: large batches are not filled alike afterwards."""
+        lengths = np.random.default_rng(0).integers(1, 200, 3000).tolist()
+        assert len(lengths) > packing._ALIKE_SAMPLES
+        packed = pack(lengths, limit, 4)
+        assert packed.num_steps == min_steps(lengths, limit, 4)
+        assert tokens_of_slowest_ranks(packed, lengths) * 4 < 1.001 * sum(lengths)
+
     @pytest.mark.parametrize("num_ranks", [4, 8])
     @pytest.mark.parametrize("draw", ["lognormal", "uniform"])
     def test_ranks_wait_for_each_other_no_longer_than_with_lpt(self, num_ranks, draw):
