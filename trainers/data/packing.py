@@ -164,7 +164,7 @@ def _best_fit(order: list[int], lengths: list[int], limit: int, num_ranks: int) 
         packings.append(_greedy(order, lengths, limit, num_ranks))
     fewest = min(map(len, packings))
 
-    if len(order) <= _ALIKE_SAMPLES:
+    if fewest > 1 and len(order) <= _ALIKE_SAMPLES:
         # All bins of these steps filled alike, if the limit leaves the room for it: LPT over all of them at once.
         alike = _lpt(order, lengths, limit, fewest * num_ranks)
         if len(alike) == 1:
