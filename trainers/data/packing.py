@@ -163,9 +163,9 @@ def _best_fit(order: list[int], lengths: list[int], limit: int, num_ranks: int) 
     if above_bound():
         packings.append(_greedy(order, lengths, limit, num_ranks))
     fewest = min(map(len, packings))
-
     if fewest > 1 and len(order) <= _ALIKE_SAMPLES:
-        # All bins of these steps filled alike, if the limit leaves the room for it: LPT over all of them at once.
+        # All bins of these steps filled alike, if the limit leaves the room for it: LPT over all of them at once, as it
+        # is for one step.
         alike = _lpt(order, lengths, limit, fewest * num_ranks)
         if len(alike) == 1:
             bins = [members for members in alike[0] if members]
