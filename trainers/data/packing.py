@@ -45,7 +45,8 @@ _SUBSET_SUM_SAMPLES = 256
 # the work of bins is more alike.
 _LOOKS = 100_000
 
-# Filling bins alike takes as long as all the rest, 2 ms for so many samples. Steps of larger batches are alike anyway.
+# Filling bins alike takes half as long as all the rest. Larger batches do without it where it has next to nothing to
+# gain.
 _ALIKE_SAMPLES = 2048
 
 
@@ -163,19 +164,26 @@ def _best_fit(order: list[int], lengths: list[int], limit: int, num_ranks: int) 
     if above_bound():
         packings.append(_greedy(order, lengths, limit, num_ranks))
     fewest = min(map(len, packings))
-    if fewest > 1 and len(order) <= _ALIKE_SAMPLES:
-        # All bins of these steps filled alike, if the limit leaves the room for it: LPT over all of them at once, as it
-        # is for one step.
-        alike = _lpt(order, lengths, limit, fewest * num_ranks)
-        if len(alike) == 1:
-            bins = [members for members in alike[0] if members]
-            packings.append(_steps_of_bins(bins, lengths, limit, num_ranks))
 
     def waiting_then_peak(steps: list[_Step]) -> tuple[int, int]:
         fullest = _loads(list(chain.from_iterable(steps)), lengths).reshape(-1, num_ranks).max(axis=1)
         return int(fullest.sum()), int(fullest.max())
 
-    return min((steps for steps in packings if len(steps) == fewest), key=waiting_then_peak)
+    best = min((steps for steps in packings if len(steps) == fewest), key=waiting_then_peak)
+    if fewest == 1:
+        return best
+    if len(order) > _ALIKE_SAMPLES:
+        tokens = sum(map(lengths.__getitem__, order))
+        waited_for, _ = waiting_then_peak(best)
+        if waited_for * num_ranks < 1.001 * tokens and tokens > 0.97 * limit * fewest * num_ranks:
+            return best  # (hardly any waiting, hardly any room for a lower peak)
+    # All bins of these steps filled alike, if the limit leaves the room for it: LPT over all of them at once, as it is
+    # for one step.
+    alike = _lpt(order, lengths, limit, fewest * num_ranks)
+    if len(alike) > 1:
+        return best
+    steps = _steps_of_bins([members for members in alike[0] if members], lengths, limit, num_ranks)
+    return min(best, steps, key=waiting_then_peak)
 
 
 def _spread_work(steps: list[_Step], order: list[int], lengths: list[int], limit: int, quadratic: float) -> list[_Step]:
