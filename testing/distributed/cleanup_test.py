@@ -66,11 +66,15 @@ def kill_supervisor():
     time.sleep(100)
 
 
+def alive(pids):
+    return [pid for pid in pids if not has_ended(pid)]
+
+
 def wait_until_gone(pids, seconds=5.0):
     until = time.monotonic() + seconds
-    while not all(map(has_ended, pids)) and time.monotonic() < until:
+    while alive(pids) and time.monotonic() < until:
         time.sleep(0.02)
-    return all(map(has_ended, pids))
+    return not alive(pids)
 
 
 def shared_memory():
@@ -79,7 +83,7 @@ def shared_memory():
 
 def test_daemons_of_ranks_end_with_the_launch():
     started = [p for pids in launch_procs(start_daemons, 2) for p in pids]
-    assert all(map(has_ended, started))
+    assert alive(started) == []
 
 
 def test_no_shared_memory_is_left():
@@ -176,7 +180,7 @@ def test_pytest_killed_by_sigkill(tmp_path):
     assert noted <= below
     victim.kill()
     victim.wait()
-    assert wait_until_gone(below)
+    assert wait_until_gone(below), alive(below)
     assert shared_memory() - before == set()
     left = {path.name for path in tmp_path.iterdir()} - {"__pycache__"}
     assert left == {"victim_test.py", "pytest.ini", "note"}
