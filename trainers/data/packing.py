@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heapreplace
 from itertools import accumulate, chain
+from operator import itemgetter
 from typing import Literal, get_args
 
 import numpy as np
@@ -169,12 +170,12 @@ def _best_fit(order: list[int], lengths: list[int], limit: int, num_ranks: int) 
         fullest = _loads(list(chain.from_iterable(steps)), lengths).reshape(-1, num_ranks).max(axis=1)
         return int(fullest.sum()), int(fullest.max())
 
-    best = min((steps for steps in packings if len(steps) == fewest), key=waiting_then_peak)
+    of_fewest = [(waiting_then_peak(steps), steps) for steps in packings if len(steps) == fewest]
+    (waited_for, _), best = min(of_fewest, key=itemgetter(0))
     if fewest == 1:
         return best
     if len(order) > _ALIKE_SAMPLES:
         tokens = sum(map(lengths.__getitem__, order))
-        waited_for, _ = waiting_then_peak(best)
         if waited_for * num_ranks < 1.001 * tokens and tokens > 0.97 * limit * fewest * num_ranks:
             return best  # (hardly any waiting, hardly any room for a lower peak)
     # All bins of these steps filled alike, if the limit leaves the room for it: LPT over all of them at once, as it is
